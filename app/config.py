@@ -1,0 +1,129 @@
+"""settings.toml and the environment -> one frozen `Settings`, validated once. The only importer of dynaconf."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from app.model import Market
+
+
+@dataclass(frozen=True, slots=True)
+class Collector:
+    feeds: tuple[str, ...] = ("orderbook",)
+    batch_interval_secs: float = 5
+    archive_interval_secs: float = 3600
+    max_batch_size: int = 10_000
+    metrics_port: int = 9090
+    log_retention_days: int = 1
+    log_level: str = "INFO"
+
+
+@dataclass(frozen=True, slots=True)
+class Aws:
+    region: str = "us-west-2"
+    bucket: str | None = None
+    home_server_name: str | None = None
+    endpoint_url: str | None = None
+    access_key: str | None = field(default=None, repr=False)
+    secret_key: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    path: Path = Path("data/collector.db")
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    #: Where Parquet files are written before they are in the store.
+    dir: Path = Path("data/archive")
+    deadline_secs: float = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Websocket:
+    message_timeout_secs: float = 30
+    initial_retry_delay_secs: float = 1
+    max_retry_delay_secs: float = 60
+    connect_timeout_secs: float = 10
+    max_frame_bytes: int = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Redis:
+    url: str = field(default="redis://127.0.0.1:6379/0", repr=False)
+    #: First part of every key of ours.
+    prefix: str = "collector"
+    timeout_secs: float = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    batch_interval_ms: int = 50
+    batch_max_events: int = 500
+    #: Bound of the memory queue of one stream, and of all streams of a process.
+    stream_max_bytes: int = 8 * 1024 * 1024
+    process_max_bytes: int = 64 * 1024 * 1024
+    #: Bound of the Redis list of one stream.
+    list_max_bytes: int = 256 * 1024 * 1024
+    lease_secs: float = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Spool:
+    dir: Path = Path("data/spool")
+    max_bytes: int = 1024 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    #: "local" or "s3"; s3 where the user names an [aws] bucket.
+    mode: str = "local"
+    local_path: Path = Path("data/objects")
+    segments_path: Path = Path("data/segments")
+    segment_secs: int = 3600
+    quarantine_max_bytes: int = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeSettings:
+    ws_url: str
+    rest_url: str
+    proxy: str | None
+    orderbook_channel: str
+    trade_channel: str
+    #: None: as few connections as the venue's limits allow (app/pipeline/plan.py).
+    connections: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MarketGroup:
+    """One [[markets]] table; symbols canonical."""
+
+    exchange: str
+    symbols: tuple[str, ...]
+    #: Data types (`orderbook`, `trade`).
+    feeds: tuple[str, ...]
+    base_url: str | None = None
+    data_timeout_secs: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    collector: Collector
+    aws: Aws
+    database: Database
+    archive: Archive
+    websocket: Websocket
+    redis: Redis
+    buffer: Buffer
+    spool: Spool
+    storage: Storage
+    #: By exchange name, for every registered exchange.
+    exchanges: dict[str, ExchangeSettings]
+    markets: tuple[MarketGroup, ...]
+
+    def all_markets(self) -> tuple[Market, ...]:
+        """Every market, in configuration order, each once."""
+        return tuple(dict.fromkeys(Market(g.exchange, s) for g in self.markets for s in g.symbols))

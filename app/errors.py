@@ -1,0 +1,121 @@
+"""Every exception of Collector. Each stores facts and answers what to do next.
+
+CollectorError
+├── SettingsError          the operator must change something; commands exit 2
+│   └── InvalidSymbol      a symbol that cannot be one on this exchange
+├── FrameRejected          quarantine the frame, go on
+├── BufferUnavailable      Redis did not answer: spool, retry later
+├── SpoolFull              the local spool is at its bound: keep in memory, drop the newest beyond that
+├── StoreError             an object store did not do what was asked; the local copy stays
+│   ├── StoreUnavailable   retry later
+│   ├── StoreRefused       credentials, bucket or region: the operator must act
+│   ├── VerifyFailed       the store holds other bytes than ours, or none
+│   └── KeyTaken           other bytes are under the key and are never overwritten
+├── SegmentSealed          insert into the next segment instead
+├── OwnedElsewhere         another data directory or host owns this Redis or prefix
+└── RemovalRefused         a segment is not proved to be archived; it stays
+"""
+
+from __future__ import annotations
+
+
+class CollectorError(Exception):
+    """Root of the tree."""
+
+
+class SettingsError(CollectorError):
+    """All faults of the settings at once. `faults` are complete sentences: key, value, remedy."""
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__(*faults)
+        self.faults = faults
+
+    def __str__(self) -> str:
+        return "\n".join(self.faults)
+
+
+class InvalidSymbol(SettingsError):
+    """`symbol` cannot be a symbol of `exchange`; `remedy` says how one looks."""
+
+    def __init__(self, exchange: str, symbol: str, remedy: str) -> None:
+        super().__init__(f"{exchange}: symbol {symbol!r} is not one: {remedy}")
+        self.exchange, self.symbol, self.remedy = exchange, symbol, remedy
+
+
+class FrameRejected(CollectorError):
+    """A frame that cannot be decoded. `reason` is a short constant such as `not_json` or `unexpected_symbol`."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
+
+
+class BufferUnavailable(CollectorError):
+    """Redis could not answer in time; nothing is known to have moved."""
+
+
+class SpoolFull(CollectorError):
+    """The spool directory holds `size_bytes` of at most `max_bytes`."""
+
+    def __init__(self, size_bytes: int, max_bytes: int) -> None:
+        super().__init__(size_bytes, max_bytes)
+        self.size_bytes, self.max_bytes = size_bytes, max_bytes
+
+    def __str__(self) -> str:
+        return f"spool holds {self.size_bytes} of at most {self.max_bytes} bytes ([spool] max_bytes)"
+
+
+class StoreError(CollectorError):
+    """A store (`store`), the key, and what it said."""
+
+    def __init__(self, store: str, key: str, detail: str) -> None:
+        super().__init__(store, key, detail)
+        self.store, self.key, self.detail = store, key, detail
+
+    def __str__(self) -> str:
+        return f"store {self.store}: {self.key or '(whole store)'}: {self.detail}"
+
+
+class StoreUnavailable(StoreError):
+    """Worth a retry: timeouts, 5xx, SlowDown, no connection."""
+
+
+class StoreRefused(StoreError):
+    """Not worth a retry before the operator acts: 403, missing bucket, wrong region, read-only directory."""
+
+
+class VerifyFailed(StoreError):
+    """The object under the key is absent or has other bytes than ours."""
+
+
+class KeyTaken(StoreError):
+    """Other bytes stand under the key."""
+
+
+class SegmentSealed(CollectorError):
+    """The segment no longer takes rows."""
+
+
+class OwnedElsewhere(CollectorError):
+    """`what` is owned by `owner`; a second owner would make two truths."""
+
+    def __init__(self, what: str, owner: str) -> None:
+        super().__init__(what, owner)
+        self.what, self.owner = what, owner
+
+    def __str__(self) -> str:
+        return f"{self.what} is owned by {self.owner}; stop that one first, or use another Redis database or prefix"
+
+
+class RemovalRefused(CollectorError):
+    """Segment `segment` stays, because of `why`."""
+
+    def __init__(self, segment: int, why: str) -> None:
+        super().__init__(segment, why)
+        self.segment, self.why = segment, why
+
+    def __str__(self) -> str:
+        return f"segment {self.segment} is not removed: {self.why}"

@@ -1,0 +1,1 @@
+"""Continuity, identity, protocols: see base."""
