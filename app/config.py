@@ -1,8 +1,14 @@
-"""settings.toml and the environment -> one frozen `Settings`, validated once. The only importer of dynaconf."""
+"""settings.toml and the environment -> one frozen `Settings`, validated once.
+
+This file holds the shape, with every default; docs/settings.md tells each key's reason. Importing it is cheap: what reads
+(settings_sources, the only importer of dynaconf) and what judges (settings_check) is imported by `load` alone.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from app.model import Market
@@ -90,7 +96,8 @@ class Storage:
 class ExchangeSettings:
     ws_url: str
     rest_url: str
-    proxy: str | None
+    #: May carry a password.
+    proxy: str | None = field(repr=False)
     orderbook_channel: str
     trade_channel: str
     #: None: as few connections as the venue's limits allow (app/pipeline/plan.py).
@@ -127,3 +134,62 @@ class Settings:
     def all_markets(self) -> tuple[Market, ...]:
         """Every market, in configuration order, each once."""
         return tuple(dict.fromkeys(Market(g.exchange, s) for g in self.markets for s in g.symbols))
+
+
+#: Section of settings.toml -> its keys. [exchanges.<name>] and [[markets]] come beside them.
+SECTIONS: dict[str, type] = {
+    "collector": Collector,
+    "aws": Aws,
+    "database": Database,
+    "archive": Archive,
+    "websocket": Websocket,
+    "redis": Redis,
+    "buffer": Buffer,
+    "spool": Spool,
+    "storage": Storage,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """`Settings` and where they come from."""
+
+    settings: Settings
+    #: Dotted key -> `settings.toml:12`, `environment COLLECTOR_REDIS__URL`, ...; a key that is absent has its default.
+    origins: dict[str, str]
+    #: Sentences for the operator: older names, secrets that others may read.
+    warnings: tuple[str, ...]
+    #: The file that was read; None where there is none and all comes from the environment.
+    file: Path | None
+
+
+def load(path: str | Path | None = None, environ: Mapping[str, str] = os.environ) -> Loaded:
+    """Read and check the settings once.
+
+    `path`: the file, else CONFIG_PATH of `environ`, else settings.toml of the current directory, else of the checkout.
+    Raises: SettingsError with every fault; nothing is created or connected.
+    """
+    from app.exchanges import EXCHANGES
+    from app.settings_check import check
+    from app.settings_sources import read
+
+    keys = {name: tuple(f.name for f in fields(cls)) for name, cls in SECTIONS.items()}
+    sources = read(path, environ, {**keys, "exchanges": (), "markets": ()})
+    settings, origins = check(sources, EXCHANGES)
+    return Loaded(settings, origins, tuple(sources.warnings), sources.file)
+
+
+def describe(loaded: Loaded) -> list[tuple[str, str, str]]:
+    """(key, value, origin) of every setting, in the order of the file; secrets and passwords are stars."""
+    from app.settings_rules import shown
+
+    settings = loaded.settings
+    tables: list[tuple[str, str, object]] = [(name, name, getattr(settings, name)) for name in SECTIONS]
+    tables += [(f"exchanges.{name}", "exchanges", exchange) for name, exchange in settings.exchanges.items()]
+    tables += [(f"markets[{number}]", "markets", group) for number, group in enumerate(settings.markets, 1)]
+    return [
+        (key, shown(f"{rule}.{f.name}", getattr(table, f.name)), loaded.origins.get(key, "default"))
+        for name, rule, table in tables
+        for f in fields(table)  # type: ignore[arg-type]
+        for key in (f"{name}.{f.name}",)
+    ]

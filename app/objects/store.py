@@ -15,8 +15,8 @@ import msgspec
 class Capabilities(msgspec.Struct, frozen=True):
     """What a store was *seen* to do, by trying it (never taken from its name).
 
-    Only a store that refuses a wrong checksum is believed without reading the bytes back; only one that refuses a second
-    put under `If-None-Match` protects a key against another writer.
+    Only a store that refuses a wrong checksum is believed without reading the bytes back; only one that refuses a
+    second put under `If-None-Match` protects a key against another writer.
     """
 
     refuses_wrong_sha256: bool
@@ -38,7 +38,10 @@ class Store(Protocol):
     name: str
 
     def prepare(self) -> None:
-        """Make the store usable (directory, bucket on 404 only). Raises: StoreRefused, StoreUnavailable."""
+        """Make the store usable (directory, bucket on 404 only); may be repeated.
+
+        Raises: StoreRefused, StoreUnavailable.
+        """
 
     def capabilities(self) -> Capabilities:
         """Probed once per instance. Raises: StoreRefused, StoreUnavailable."""
@@ -46,14 +49,22 @@ class Store(Protocol):
     def put(self, key: str, path: Path, sha256: str) -> bool:
         """Store the file under a free key. True: stored now; False: equal bytes were already there (ours, adopted).
 
-        Raises: KeyTaken when other bytes stand there; StoreUnavailable, StoreRefused.
+        Raises: KeyTaken when other bytes stand there; VerifyFailed when the file itself no longer has this sha256
+        (nothing was stored); StoreUnavailable, StoreRefused; ValueError for a key that no layout makes; OSError where
+        `path` cannot be read.
         """
 
     def prove(self, key: str, sha256: str, size_bytes: int) -> Proof:
-        """Prove that the object's bytes are ours, the cheapest way that really proves it. Raises: VerifyFailed and the others."""
+        """Prove that the object's bytes are ours, the cheapest way that really proves it.
+
+        Raises: VerifyFailed where they are not, or there are none; StoreUnavailable, StoreRefused.
+        """
 
     def open(self, key: str) -> BinaryIO:
-        """The object's bytes as a readable file; the caller closes it. Raises: VerifyFailed where there is no such object."""
+        """The object's bytes as a readable, seekable file; the caller closes it.
+
+        Raises: VerifyFailed where there is no such object; StoreUnavailable, StoreRefused.
+        """
 
     def keys(self, prefix: str = "") -> Iterator[str]:
-        """Every key below `prefix`, ascending."""
+        """Every key that starts with `prefix`, ascending; what cannot be a key of ours is passed over."""

@@ -1,0 +1,26 @@
+# Only names for what dev.py does: python3 dev.py help
+PYTHON ?= python3
+ARGS ?=
+
+dev = @command -v $(PYTHON) >/dev/null 2>&1 || { echo "python3 is missing: install Python 3.11 to 3.14" >&2; exit 2; }; \
+	exec $(PYTHON) dev.py
+
+.PHONY: help setup demo run live test bench lint lock
+help:
+	$(dev) help
+setup:
+	$(dev) setup
+demo:  # make demo DURATION=60 PORT=9090
+	$(dev) demo $(if $(DURATION),--duration $(DURATION)) $(if $(PORT),--port $(PORT)) $(ARGS)
+run:
+	$(dev) run $(ARGS)
+live:  # make live EXCHANGE=binance
+	$(dev) live $(if $(EXCHANGE),--exchange $(EXCHANGE)) $(ARGS)
+test:  # make test ARGS="-k words"
+	$(dev) test $(ARGS)
+bench:  # make bench NAME=flush
+	$(dev) bench $(NAME) $(ARGS)
+lint:
+	$(dev) lint
+lock:
+	$(dev) lock

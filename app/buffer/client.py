@@ -1,0 +1,41 @@
+"""The Redis client and the names of the keys; every Redis error becomes BufferUnavailable in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+
+import redis
+from redis.backoff import NoBackoff
+from redis.commands.core import Script
+from redis.retry import Retry
+
+from app.errors import BufferUnavailable
+
+
+def connect(url: str, timeout_s: float) -> redis.Redis:
+    """A client whose calls raise after `timeout_s` instead of waiting; nothing is sent before the first call."""
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        socket_keepalive=True,
+        health_check_interval=10,
+        retry=Retry(NoBackoff(), 0),
+        client_name="collector",
+    )
+
+
+def script(client: redis.Redis, name: str) -> Script:
+    """The script app/buffer/<name>.lua."""
+    return client.register_script(files("app.buffer").joinpath(f"{name}.lua").read_text("utf-8"))
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Turns what redis-py raises into BufferUnavailable."""
+    try:
+        yield
+    except redis.RedisError as error:
+        raise BufferUnavailable(f"Redis: {type(error).__name__}: {error}") from error

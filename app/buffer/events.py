@@ -1,0 +1,72 @@
+"""Batches in Redis lists: push, read the head, acknowledge. One list per stream, bounded in bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import redis
+
+from app.buffer.client import answering, script
+from app.codec import events_in, identity
+
+
+class Depth(NamedTuple):
+    """What waits in one stream's list."""
+
+    stream: str
+    batches: int
+    bytes: int
+    events: int
+
+
+class EventBuffer:
+    """The lists of all streams under one prefix. Safe to share between threads."""
+
+    def __init__(self, client: redis.Redis, prefix: str, list_max_bytes: int) -> None:
+        self._redis = client
+        self._prefix = prefix
+        self._list_max_bytes = list_max_bytes
+        self._push, self._head, self._ack = (script(client, name) for name in ("push", "head", "ack"))
+
+    def _keys(self, stream: str) -> list[str]:
+        return [f"{self._prefix}:buffer:{stream}", f"{self._prefix}:buffer-bytes", f"{self._prefix}:buffer-events"]
+
+    def push(self, stream: str, element: bytes) -> int | None:
+        """Append one element; returns the events that wait in the list now, None when it is full. Raises: BufferUnavailable, and then it may or may not have
+        been appended: pushing the same element again is safe, the flush counts the second one as a replay."""
+        with answering():
+            args = [stream, element, events_in(element), self._list_max_bytes]
+            waiting = cast(int, self._push(keys=self._keys(stream), args=args))
+        return None if waiting < 0 else waiting
+
+    def head(self, stream: str, max_batches: int, max_bytes: int) -> list[bytes]:
+        """The oldest elements, left where they are; at least one where there is one. Raises: BufferUnavailable."""
+        with answering():
+            return cast(list[bytes], self._head(keys=self._keys(stream)[:1], args=[max_batches, max_bytes]))
+
+    def acknowledge(self, stream: str, elements: Sequence[bytes]) -> int:
+        """Remove `elements` from the head, only while they are what stands there. Returns how many were removed.
+
+        Call it after the commit that stored them: a crash in between replays them, and the ranges make that a no-op.
+        """
+        args: list[str | bytes | int] = [stream]
+        for element in elements:
+            args += [identity(element), events_in(element)]
+        with answering():
+            return cast(int, self._ack(keys=self._keys(stream), args=args))
+
+    def depths(self) -> list[Depth]:
+        """Every list that is not empty, by stream name. Raises: BufferUnavailable."""
+        with answering():
+            events = cast(dict[bytes, bytes], self._redis.hgetall(f"{self._prefix}:buffer-events"))
+            sizes = cast(dict[bytes, bytes], self._redis.hgetall(f"{self._prefix}:buffer-bytes"))
+            streams = sorted(name.decode() for name in sizes)
+            pipe = self._redis.pipeline(transaction=False)
+            for stream in streams:
+                pipe.llen(self._keys(stream)[0])
+            lengths = pipe.execute() if streams else []
+        return [
+            Depth(stream, length, int(sizes[stream.encode()]), int(events.get(stream.encode(), b"0")))
+            for stream, length in zip(streams, lengths, strict=True)
+        ]

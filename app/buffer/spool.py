@@ -1,0 +1,135 @@
+"""The local spool of one stream: batches that Redis could not take, on disk, in order.
+
+A directory of numbered files, each a row of records: length u32, CRC-32 u32, element. Appends are fsynced. A torn tail
+(the machine died in the middle of an append) ends the file; what stands before it is whole. A file is removed when its
+last element has been delivered; a crash before that delivers its elements again, and the flush counts them as replays.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from app.errors import SpoolFull
+
+_RECORD = struct.Struct(">II")
+#: A file is closed and a new one begun at this size, so that delivered bytes leave the disk while others wait.
+FILE_BYTES = 8 * 1024 * 1024
+
+
+class Spool:
+    """The spool of one stream, `root/<stream>/`. Used by one process at a time (see `lock`)."""
+
+    def __init__(self, root: Path, stream: str, max_bytes: int) -> None:
+        self.directory = root / stream
+        self._root = root
+        self._max_bytes = max_bytes
+        self._tail: BinaryIO | None = None
+        self._tail_bytes = 0
+        self._lock: BinaryIO | None = None
+        #: The oldest file and how far into it everything has been delivered.
+        self._delivered: tuple[str, int] = ("", 0)
+
+    def lock(self) -> bool:
+        """Take the directory for this process, until `close`. False when another process of this host has it."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        handle = (self.directory / "lock").open("ab")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            handle.close()
+            return False
+        self._lock = handle
+        return True
+
+    def close(self) -> None:
+        """Close the files and give the lock back."""
+        for handle in (self._tail, self._lock):
+            if handle is not None:
+                handle.close()
+        self._tail = self._lock = None
+
+    def __bool__(self) -> bool:
+        """True while anything waits."""
+        return bool(self._files())
+
+    def _files(self) -> list[Path]:
+        return sorted(self.directory.glob("*.spool"))
+
+    def append(self, element: bytes) -> None:
+        """Write one element durably. Raises: SpoolFull (nothing written); OSError, after which nothing half stays."""
+        held = size_bytes(self._root)
+        if held + len(element) > self._max_bytes:
+            raise SpoolFull(held, self._max_bytes)
+        if self._tail is None or self._tail_bytes >= FILE_BYTES:
+            self._begin_file()
+        tail = self._tail
+        assert tail is not None
+        start = self._tail_bytes
+        try:
+            tail.write(_RECORD.pack(len(element), zlib.crc32(element)) + element)
+            tail.flush()
+            os.fsync(tail.fileno())
+            self._tail_bytes = tail.tell()
+        except OSError:
+            self._tail = None  # its buffer may hold half a record: the next append begins a new file
+            os.truncate(tail.name, start)
+            raise
+
+    def _begin_file(self) -> None:
+        if self._tail is not None:
+            self._tail.close()
+        files = self._files()
+        number = int(files[-1].stem) + 1 if files else 1
+        self._tail = (self.directory / f"{number:012d}.spool").open("xb")
+        self._tail_bytes = 0
+
+    def drain(self, deliver: Callable[[bytes], bool]) -> bool:
+        """Hand out every element, oldest first, until `deliver` says no. True when the spool is empty.
+
+        What `deliver` raises goes through; everything not delivered stays.
+        """
+        for path in self._files():
+            start = self._delivered[1] if self._delivered[0] == path.name else 0
+            for element, end in read_records(path, start):
+                if not deliver(element):
+                    return False
+                self._delivered = path.name, end
+            if self._tail is not None and Path(self._tail.name) == path:
+                self._tail.close()
+                self._tail = None
+            path.unlink()
+        return True
+
+
+def read_records(path: Path, start: int = 0) -> Iterator[tuple[bytes, int]]:
+    """The whole records of a spool file from byte `start`, each with the byte after it, up to the end or a torn one."""
+    with path.open("rb") as file:
+        file.seek(start)
+        while len(head := file.read(_RECORD.size)) == _RECORD.size:
+            length, checksum = _RECORD.unpack(head)
+            element = file.read(length)
+            if len(element) != length or zlib.crc32(element) != checksum:
+                return
+            yield element, file.tell()
+
+
+def streams(root: Path) -> list[str]:
+    """Streams with anything in their spool."""
+    return sorted({path.parent.name for path in root.glob("*/*.spool")})
+
+
+def size_bytes(root: Path) -> int:
+    """Bytes in all spools below `root`."""
+    total = 0
+    for path in root.glob("*/*.spool"):
+        try:
+            total += path.stat().st_size
+        except FileNotFoundError:  # drained meanwhile
+            continue
+    return total

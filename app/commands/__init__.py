@@ -1,0 +1,1 @@
+"""The subcommands of `collector`: options and output; the work is done elsewhere."""

@@ -1,0 +1,25 @@
+"""How every subcommand gets its settings: read once, warnings to stderr, all faults at once."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from app.config import Loaded, load
+from app.logs import configure
+from app.wiring import Wiring
+
+
+def loaded() -> Loaded:
+    """The settings of this process. Raises: SettingsError."""
+    found = load()
+    for warning in found.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    configure(os.environ.get("COLLECTOR_LOG_LEVEL") or found.settings.collector.log_level)
+    return found
+
+
+def wired() -> Wiring:
+    """The wiring of this process. Raises: SettingsError."""
+    return Wiring(loaded().settings)

@@ -1,0 +1,49 @@
+"""`collector flush` and `collector archive`: run a station now, once, in the foreground."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+
+import click
+
+from app.commands.settings import wired
+from app.pipeline import periodic
+from app.pipeline.supervise import drain_spools
+
+
+@click.command()
+@click.option("--final", is_flag=True, help="Also drain the spools of this host and seal the open segment.")
+def flush(final: bool) -> None:
+    """Empty the Redis lists into SQLite now, once, and print what happened as JSON.
+
+    Beat does this every [collector] batch_interval_secs; use it before maintenance, or when beat is down. Exit code 1
+    when another flush is going on or a claim stayed in Redis.
+    """
+    wiring = wired()
+    drained = drain_spools(wiring) if final else True
+    report = periodic.flush(wiring, threading.Event(), deadline_s=None, seal=final)
+    click.echo(json.dumps({**report, "spools_empty": drained} if final else report))
+    sys.exit(1 if report.get("skipped") or report.get("failed") or not drained else 0)
+
+
+@click.command()
+@click.option("--final", is_flag=True, help="Flush and seal first, and leave no segment behind: before moving house.")
+def archive(final: bool) -> None:
+    """Write sealed segments to the object store now, prove them, remove them, and print what happened as JSON.
+
+    Beat does this every [collector] archive_interval_secs. Nothing local is removed before its bytes in the store are
+    proved equal. Safe to interrupt and to repeat. Exit code 1 when something stays for the next run.
+    """
+    wiring = wired()
+    stop = threading.Event()
+    if final:
+        drain_spools(wiring)
+        flushed = periodic.flush(wiring, stop, deadline_s=None, seal=True)
+        if flushed.get("skipped") or flushed.get("failed"):
+            click.echo(json.dumps({"flush": flushed}))
+            sys.exit(1)
+    report = periodic.archive(wiring, stop, final=final)
+    click.echo(json.dumps(report))
+    sys.exit(1 if report.get("skipped") or report.get("failed") or report.get("timed_out") else 0)

@@ -1,0 +1,23 @@
+"""`collector web`: health, readiness, metrics."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from app.commands.settings import wired
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Default: $PORT, else [collector] metrics_port.")
+def web(host: str, port: int | None) -> None:
+    """Serve /health, /ready and /metrics."""
+    import uvicorn
+
+    from app.web import application
+
+    wiring = wired()
+    chosen = port or int(os.environ.get("PORT") or wiring.settings.collector.metrics_port)
+    uvicorn.run(application(wiring), host=host, port=chosen, log_config=None, access_log=False)

@@ -1,0 +1,17 @@
+"""How long to wait before the next connection attempt. Pure."""
+
+from __future__ import annotations
+
+
+def delay_s(failures: int, initial_s: float, longest_s: float, jitter: float) -> float:
+    """Seconds to wait after `failures` attempts in a row that brought no data: doubled each time, up to `longest_s`.
+
+    `jitter` is a random number of [0, 1); it spreads the result over +-25 %, so that many streams cut at the same
+    moment do not come back at the same moment.
+
+    >>> [delay_s(n, 1, 60, 0.5) for n in (0, 1, 2, 3, 9)]
+    [0.0, 1.0, 2.0, 4.0, 60.0]
+    """
+    if failures <= 0:
+        return 0.0
+    return float(min(initial_s * 2 ** min(failures - 1, 32), longest_s)) * (0.75 + 0.5 * jitter)

@@ -1,0 +1,270 @@
+"""The state machine of one connection. Pure: frames and ticks in, actions out; no socket, no clock, no Redis.
+
+    opened(now)                 -> Send ...
+    received(payload, time)     -> Event | Gap | Quarantined | Send | Close ...
+    tick(now)                   -> Send | Close ...
+
+The driver (app/pipeline/stream.py) performs `Send` and `Close` and hands the records to the outbox. Times come in twice:
+`now_s` is monotonic and decides, `now_us` is the wall clock and is only written down.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from enum import Enum
+
+import msgspec
+
+from app.errors import FrameRejected
+from app.exchanges.base import Ack, Decoded, Exchange, Notice, Rejected, Request, Subscription
+from app.model import ORDERBOOK, UNDECODED, EpochEnd, Event, Gap, Quarantined, Range
+from app.sequence import Continuity, Verdict
+
+#: A feed is stale after so many of its own usual intervals, or after the configured timeout, whichever is longer.
+STALE_INTERVALS = 20
+#: More than half of at least so many frames undecodable within the window: the connection starts anew.
+BREAKER_FRAMES = 100
+BREAKER_WINDOW_S = 60.0
+
+
+class FeedState(str, Enum):
+    SUBSCRIBING = "subscribing"
+    LIVE = "live"
+    STALE = "stale"
+    #: The venue refused this feed; the others go on.
+    REJECTED = "rejected"
+
+
+class FeedStatus:
+    """What is known of one (symbol, feed) on this connection."""
+
+    __slots__ = ("interval_s", "last_data_s", "resubscribed", "since_us", "state", "timeout_s", "why")
+
+    def __init__(self, now_s: float, now_us: int, timeout_s: float) -> None:
+        self.state = FeedState.SUBSCRIBING
+        self.since_us = now_us
+        self.why = ""
+        #: Monotonic second of the last data, or of the opening.
+        self.last_data_s = now_s
+        #: Its own rhythm: a moving mean of the seconds between two frames; None before the second.
+        self.interval_s: float | None = None
+        self.timeout_s = timeout_s
+        self.resubscribed = False
+
+    def change(self, state: FeedState, now_us: int, why: str = "") -> None:
+        self.state, self.since_us, self.why = state, now_us, why
+
+    def stale_after_s(self) -> float:
+        return max(self.timeout_s, STALE_INTERVALS * (self.interval_s or 0.0))
+
+
+class Send(msgspec.Struct, frozen=True):
+    """Send this text; None is a protocol PING."""
+
+    frame: str | None
+
+
+class Close(msgspec.Struct, frozen=True):
+    """End this connection; `reason` is a constant, `detail` the venue's words or figures."""
+
+    reason: str
+    detail: str = ""
+
+
+Output = Event | Gap | Quarantined | Send | Close
+
+
+class Session:
+    """One connection from open to close."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        subscription: Subscription,
+        continuity: Continuity,
+        *,
+        epoch: str,
+        dead_timeout_s: float,
+        data_timeout_s: Mapping[str, float],
+    ) -> None:
+        self.epoch = epoch
+        self.feeds: dict[tuple[str, str], FeedStatus] = {}
+        #: The venue's last refusal that names none of our feeds.
+        self.last_error = ""
+        self._exchange = exchange
+        self._subscription = subscription
+        self._continuity = continuity
+        self._dead_timeout_s = dead_timeout_s
+        self._data_timeout_s = data_timeout_s
+        self._decode = exchange.decoder(subscription).decode
+        self._numbers: dict[tuple[str, str], int] = {}
+        self._waiting: deque[Request] = deque()
+        self._asked: dict[str, Request] = {}
+        self._awaiting_snapshot: set[str] = set()
+        self._last_frame_s = self._last_sent_s = self._last_beat_s = self._last_look_s = 0.0
+        self._window_s = 0.0
+        self._frames = self._undecodable = 0
+
+    def opened(self, now_s: float, now_us: int) -> list[Output]:
+        """The connection is up: what to send first."""
+        self._continuity.new_epoch()
+        for symbol in self._subscription.symbols:
+            for feed in self._subscription.feeds:
+                self.feeds[symbol, feed] = FeedStatus(now_s, now_us, self._data_timeout_s[symbol])
+        self._last_frame_s = self._last_beat_s = self._last_look_s = self._window_s = now_s
+        self._last_sent_s = now_s - 60.0
+        self._waiting.extend(self._exchange.subscribe(self._subscription, self.epoch))
+        return self._paced(now_s)
+
+    def received(self, payload: bytes, received_us: int, now_s: float) -> list[Output]:
+        """What one data frame means. Every frame that is not a control message becomes numbered units."""
+        self._last_frame_s = now_s
+        self._frames += 1
+        try:
+            text = payload.decode()
+            messages = self._decode(text)
+        except UnicodeDecodeError as error:
+            return self._quarantine(payload, received_us, f"not_utf8: {error.reason} at byte {error.start}", now_s)
+        except FrameRejected as error:
+            return self._quarantine(payload, received_us, str(error), now_s)
+        outputs: list[Output] = []
+        for message in messages:
+            if isinstance(message, Decoded):
+                self._data(message, received_us, now_s, outputs)
+            else:
+                self._control(message, received_us, outputs)
+        return outputs
+
+    def tick(self, now_s: float, now_us: int) -> list[Output]:
+        """What is due by now: paced requests, the heartbeat, silence. Call at least every quarter second."""
+        outputs = self._paced(now_s)
+        beat = self._exchange.heartbeat
+        if beat is not None and now_s - self._last_beat_s >= beat.every_s:
+            self._last_beat_s = now_s
+            outputs.append(Send(beat.frame))
+        if now_s - self._last_look_s >= 1.0:
+            self._last_look_s = now_s
+            self._look_for_silence(now_s, now_us, outputs)
+        return outputs
+
+    def end(self, ended_us: int, reason: str) -> EpochEnd:
+        """The epoch's last word: the last number given to each (symbol, feed)."""
+        last = tuple(Range(symbol, feed, 1, number) for (symbol, feed), number in self._numbers.items())
+        return EpochEnd(ended_us, reason, last)
+
+    def _number(self, symbol: str, feed: str) -> int:
+        number = self._numbers.get((symbol, feed), 0) + 1
+        self._numbers[symbol, feed] = number
+        return number
+
+    def _data(self, event: Decoded, received_us: int, now_s: float, outputs: list[Output]) -> None:
+        symbol, feed = event.symbol, event.feed
+        number = self._number(symbol, feed)
+        verdict, hole = self._continuity.check(event, received_us)
+        if verdict is Verdict.RESET and feed == ORDERBOOK:
+            self._awaiting_snapshot.discard(symbol)
+        if hole is not None:
+            outputs.append(
+                Gap(
+                    symbol, feed, number, str(hole.from_id), str(hole.to_id), hole.size, hole.before_us, received_us,
+                    "sequence" if feed == ORDERBOOK else "missing_ids",
+                )
+            )  # fmt: skip
+            if feed == ORDERBOOK and symbol not in self._awaiting_snapshot:
+                self._awaiting_snapshot.add(symbol)
+                self._resubscribe(symbol, feed)
+        identity = event.sequence_id or f"{self.epoch}-{number}"
+        outputs.append(Event(symbol, feed, number, identity, received_us, event.exchange_us, event.data))
+
+        status = self.feeds[symbol, feed]
+        if status.state is FeedState.LIVE:
+            interval_s = now_s - status.last_data_s
+            known = status.interval_s
+            status.interval_s = interval_s if known is None else known + (interval_s - known) / 16
+        else:
+            status.change(FeedState.LIVE, received_us)
+            status.resubscribed = False
+        status.last_data_s = now_s
+
+    def _control(self, message: Ack | Rejected | Notice, now_us: int, outputs: list[Output]) -> None:
+        match message:
+            case Ack():
+                pass  # one request may get an answer for each of its feeds: only data proves that a feed works
+            case Rejected(request_id, words, feeds):
+                request = self._asked.get(request_id)
+                named = feeds or (request.feeds if request else ())
+                if not named:
+                    self.last_error = words
+                for key in named:
+                    if key in self.feeds and self.feeds[key].state is not FeedState.LIVE:
+                        self.feeds[key].change(FeedState.REJECTED, now_us, words)
+            case Notice("shutdown", words):
+                outputs.append(Close("venue_notice", words))
+            case _:
+                pass
+
+    def _quarantine(self, payload: bytes, received_us: int, reason: str, now_s: float) -> list[Output]:
+        outputs: list[Output] = [
+            Quarantined(UNDECODED, UNDECODED, self._number(UNDECODED, UNDECODED), received_us, reason, payload)
+        ]
+        if now_s - self._window_s > BREAKER_WINDOW_S:
+            self._window_s, self._frames, self._undecodable = now_s, 1, 0
+        self._undecodable += 1
+        if self._frames >= BREAKER_FRAMES and self._undecodable * 2 > self._frames:
+            outputs.append(Close("circuit_breaker", f"{self._undecodable} of {self._frames} frames undecodable"))
+        return outputs
+
+    def oversized(self, size_bytes: int, head: bytes, received_us: int) -> list[Output]:
+        """A frame over the cap: its head is kept, and the connection cannot go on."""
+        reason = f"oversized: {size_bytes} bytes, the first {len(head)} are kept"
+        number = self._number(UNDECODED, UNDECODED)
+        return [
+            Quarantined(UNDECODED, UNDECODED, number, received_us, reason, head),
+            Close("oversized_frame", f"{size_bytes} bytes"),
+        ]
+
+    def reject(self, symbol: str, words: str, now_us: int) -> None:
+        """Mark a symbol that the venue does not list, where the venue itself would stay silent."""
+        for feed in self._subscription.feeds:
+            self.feeds[symbol, feed].change(FeedState.REJECTED, now_us, words)
+
+    def _resubscribe(self, symbol: str, feed: str) -> None:
+        """Ask for one feed anew. Upbit can only ask for everything: the same words are not said twice."""
+        wanted = self._exchange.resubscribe(self._subscription, symbol, feed, self.epoch)
+        self._waiting.extend(request for request in wanted if request not in self._waiting)
+
+    def _paced(self, now_s: float) -> list[Output]:
+        """Requests that may be sent by now: at most the venue's messages a second."""
+        outputs: list[Output] = []
+        gap_s = 1.0 / self._exchange.limits.messages_per_s
+        while self._waiting and now_s - self._last_sent_s >= gap_s:
+            request = self._waiting.popleft()
+            self._last_sent_s = now_s
+            if request.id:
+                self._asked[request.id] = request
+            outputs.append(Send(request.frame))
+        return outputs
+
+    def _look_for_silence(self, now_s: float, now_us: int, outputs: list[Output]) -> None:
+        """Staleness is judged feed by feed, by data alone: acks, heartbeats and pongs prove nothing about a feed."""
+        silent_s = now_s - self._last_frame_s
+        if silent_s > self._dead_timeout_s:
+            outputs.append(Close("dead_timeout", f"no frame at all for {silent_s:.0f} s"))
+            return
+        alive = waiting = False
+        for (symbol, feed), status in self.feeds.items():
+            if status.state is FeedState.REJECTED:
+                continue
+            quiet_s = now_s - status.last_data_s
+            if quiet_s <= status.stale_after_s():
+                alive = True
+                continue
+            if status.state is not FeedState.STALE:
+                status.change(FeedState.STALE, now_us, f"no data for {quiet_s:.0f} s")
+            if not status.resubscribed:
+                status.resubscribed = True
+                self._resubscribe(symbol, feed)
+            waiting = waiting or quiet_s > 2 * status.stale_after_s()
+        if waiting and not alive:
+            outputs.append(Close("data_timeout", "connected, but no feed of this connection has data"))

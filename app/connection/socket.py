@@ -1,0 +1,163 @@
+"""Blocking reads and writes on one WebSocket. The only importer of `websocket` (websocket-client).
+
+Frames come out as bytes, undecoded and unvalidated: the library's UTF-8 check is pure Python and slower by a factor of
+forty (docs/decisions/0003), and the session decodes strictly anyway. Pings are answered here, by the library. Every call
+has a timeout; a timeout in the middle of a frame keeps what has been read and goes on at the next call.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import Any
+from urllib.parse import urlsplit
+
+import websocket
+from websocket._abnf import frame_buffer
+
+#: Of a frame that is too large, this many leading bytes are kept for quarantine.
+OVERSIZED_HEAD_BYTES = 64 * 1024
+
+
+class ConnectionFailed(Exception):
+    """No connection came about. `status` is the HTTP status of the handshake where the venue answered one."""
+
+    def __init__(self, detail: str, status: int | None = None) -> None:
+        super().__init__(detail, status)
+        self.detail, self.status = detail, status
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+class ConnectionEnded(Exception):
+    """The connection is over. `code` and `text` are those of the close frame, None and a reason where none came."""
+
+    def __init__(self, code: int | None, text: str) -> None:
+        super().__init__(code, text)
+        self.code, self.text = code, text
+
+    def __str__(self) -> str:
+        return f"close frame {self.code} {self.text!r}" if self.code is not None else self.text
+
+
+class FrameTooLarge(Exception):
+    """A frame of `size_bytes`, over the cap. `head` holds its first bytes; the connection cannot be read any further."""
+
+    def __init__(self, size_bytes: int, head: bytes) -> None:
+        super().__init__(size_bytes)
+        self.size_bytes, self.head = size_bytes, head
+
+    def __str__(self) -> str:
+        return f"a frame of {self.size_bytes} bytes"
+
+
+class _CappedFrames(frame_buffer):
+    """The library's frame reader with a bound: it would otherwise allocate whatever length the peer announces."""
+
+    max_bytes: int
+    #: Bytes of the fragments of the current message read so far.
+    fragments = 0
+
+    def recv_length(self) -> None:
+        super().recv_length()
+        size = (self.length or 0) + self.fragments
+        if size > self.max_bytes:
+            head = self.recv_strict(min(self.length or 0, OVERSIZED_HEAD_BYTES))
+            raise FrameTooLarge(size, head)
+
+    def recv_frame(self) -> Any:
+        frame = super().recv_frame()
+        if frame.opcode < 8:  # control frames may stand between fragments
+            self.fragments = 0 if frame.fin else self.fragments + len(frame.data)
+        return frame
+
+
+class Socket:
+    """An open connection. Used by one thread only."""
+
+    def __init__(self, url: str, *, connect_timeout_s: float, max_frame_bytes: int, proxy: str | None = None) -> None:
+        """Connect. No `Origin` header is sent (Upbit would allow one request per 10 s), redirects are not followed.
+
+        Raises: ConnectionFailed.
+        """
+        keepalive = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            keepalive += [(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15), (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)]
+        self._ws = websocket.WebSocket(
+            sockopt=keepalive,
+            sslopt={"context": ssl.create_default_context()},
+            skip_utf8_validation=True,
+            enable_multithread=False,
+        )
+        frames = _CappedFrames(self._ws._recv, True)
+        frames.max_bytes = max_frame_bytes
+        self._ws.frame_buffer = frames
+        options: dict[str, Any] = {"timeout": connect_timeout_s, "suppress_origin": True, "redirect_limit": 0}
+        if proxy:
+            parts = urlsplit(proxy)
+            auth = (parts.username, parts.password or "") if parts.username else None
+            options.update(
+                http_proxy_host=parts.hostname,
+                http_proxy_port=parts.port,
+                proxy_type=parts.scheme.replace("https", "http"),
+                http_proxy_auth=auth,
+            )
+        else:
+            options["http_no_proxy"] = ["*"]
+        try:
+            self._ws.connect(url, **options)
+        except websocket.WebSocketBadStatusException as error:
+            status = error.status_code
+            raise ConnectionFailed(f"the venue answered the handshake with HTTP {status}", status) from error
+        except (websocket.WebSocketException, OSError, ValueError) as error:
+            raise ConnectionFailed(f"{type(error).__name__}: {error}") from error
+        self._timeout_s = connect_timeout_s
+
+    def receive(self, timeout_s: float) -> bytes | None:
+        """The next data frame's payload, or None when none was complete within `timeout_s`.
+
+        Raises: ConnectionEnded, FrameTooLarge.
+        """
+        self._set_timeout(timeout_s)
+        try:
+            opcode, frame = self._ws.recv_data_frame()
+        except websocket.WebSocketTimeoutException:
+            return None
+        except websocket.WebSocketConnectionClosedException as error:
+            raise ConnectionEnded(None, "stream ended without a close frame") from error
+        except (websocket.WebSocketException, OSError) as error:
+            raise ConnectionEnded(None, f"{type(error).__name__}: {error}") from error
+        payload: bytes = frame.data
+        if opcode == websocket.ABNF.OPCODE_CLOSE:
+            code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else None
+            raise ConnectionEnded(code, payload[2:].decode("utf-8", "replace") or "no reason given")
+        return payload
+
+    def send(self, frame: str | None) -> None:
+        """Send a text frame; None sends a protocol PING. Raises: ConnectionEnded."""
+        self._set_timeout(5.0)
+        try:
+            if frame is None:
+                self._ws.ping()
+            else:
+                self._ws.send(frame)
+        except (websocket.WebSocketException, OSError) as error:
+            raise ConnectionEnded(None, f"{type(error).__name__} while sending: {error}") from error
+
+    def say_goodbye(self, code: int) -> None:
+        """Send the close frame; what the peer had already sent can still be received until its own close frame comes."""
+        try:
+            self._set_timeout(0.5)
+            self._ws.send_close(code)
+        except (websocket.WebSocketException, OSError, ValueError):
+            pass  # gone already: the next `receive` says so
+
+    def close(self) -> None:
+        """Let the socket go, at once."""
+        self._ws.shutdown()
+
+    def _set_timeout(self, timeout_s: float) -> None:
+        if timeout_s != self._timeout_s:
+            self._ws.settimeout(timeout_s)
+            self._timeout_s = timeout_s

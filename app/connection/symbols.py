@@ -1,0 +1,36 @@
+"""Asks a venue over REST which symbols it lists. Binance and Upbit stay silent about a symbol they do not know."""
+
+from __future__ import annotations
+
+import httpx
+
+from app.errors import FrameRejected
+from app.exchanges import EXCHANGES
+from app.pipeline.plan import Stream
+
+TIMEOUT_S = 5.0
+
+
+def unlisted(stream: Stream) -> dict[str, str]:
+    """The stream's symbols that its venue does not list, with words for people.
+
+    Empty where the venue could not be asked: then silence is judged by freshness alone.
+    """
+    exchange = EXCHANGES[stream.exchange]
+    try:
+        response = httpx.get(
+            stream.rest_url.rstrip("/") + exchange.symbols_path,
+            timeout=TIMEOUT_S,
+            proxy=stream.proxy,
+            trust_env=False,
+            headers={"User-Agent": "collector"},
+        )
+        response.raise_for_status()
+        listed = exchange.listed(response.content)
+    except (httpx.HTTPError, FrameRejected):
+        return {}
+    return {
+        symbol: f"not in the venue's list of open symbols ({exchange.symbols_path})"
+        for symbol in stream.subscription.symbols
+        if symbol not in listed
+    }

@@ -1,0 +1,102 @@
+"""The processes of one machine: started, watched, started again when one dies, stopped in order."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from app.errors import CollectorError
+
+#: A process that dies so often within a minute is not started again.
+MAX_RESTARTS = 3
+RESTART_WINDOW_S = 60.0
+
+
+def commands(*, port: int, flower_port: int, exporter_port: int, streams: int) -> dict[str, list[str]]:
+    """The command of every process type, by its name in the Procfile."""
+    python = sys.executable
+    celery = [python, "-m", "celery", "-A", "app"]
+    worker = [*celery, "worker", "--without-gossip", "--without-mingle", "--loglevel", "INFO"]
+    return {
+        "web": [python, "-m", "app", "web", "--host", "127.0.0.1", "--port", str(port)],
+        "stream": [*worker, "-P", "threads", "-Q", "streams", "-c", str(streams + 4), "-n", f"stream-{os.getpid()}@%h"],
+        "worker": [*worker, "-P", "threads", "-Q", "default,flush", "-c", "2", "-n", f"worker-{os.getpid()}@%h"],
+        "archive": [*worker, "-P", "threads", "-Q", "archive", "-c", "1", "-n", f"archive-{os.getpid()}@%h"],
+        "beat": [*celery, "beat", "--pidfile="],
+        "flower": [
+            *celery, "flower", "--address=127.0.0.1", f"--port={flower_port}", "--read_only=True", "--url-prefix=flower",
+        ],
+        "exporter": [python, "-m", "app", "exporter", "--addr", f"127.0.0.1:{exporter_port}"],
+    }  # fmt: skip
+
+
+class ProcessDied(CollectorError):
+    """`name` ended with `code` more often than is reasonable."""
+
+    def __init__(self, name: str, code: int, log: Path) -> None:
+        super().__init__(name, code, log)
+        self.name, self.code, self.log = name, code, log
+
+    def __str__(self) -> str:
+        return f"process {self.name} ended with {self.code}, again and again; see {self.log}"
+
+
+class Processes:
+    """Children of this process; each writes to a log file of its own."""
+
+    def __init__(self, environ: Mapping[str, str], directory: Path, logs: Path, say: Callable[[str], None]) -> None:
+        self.environ, self._directory, self._logs, self._say = dict(environ), directory, logs, say
+        self._commands: dict[str, list[str]] = {}
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._deaths: dict[str, list[float]] = {}
+        logs.mkdir(parents=True, exist_ok=True)
+
+    def log(self, name: str) -> Path:
+        return self._logs / f"{name}.log"
+
+    def start(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
+        """Start a process in a session of its own, so that Ctrl-C reaches us alone and we stop it in order."""
+        self._commands[name] = command
+        with self.log(name).open("ab") as output:
+            process = subprocess.Popen(
+                command, cwd=self._directory, env=self.environ, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                start_new_session=True,
+            )  # fmt: skip
+        self._running[name] = process
+        return process
+
+    def look(self) -> None:
+        """Start again what has died. Raises: ProcessDied for one that keeps dying."""
+        now_s = time.monotonic()
+        for name, process in list(self._running.items()):
+            code = process.poll()
+            if code is None:
+                continue
+            deaths = [s for s in self._deaths.get(name, []) if now_s - s < RESTART_WINDOW_S] + [now_s]
+            self._deaths[name] = deaths
+            if len(deaths) > MAX_RESTARTS:
+                raise ProcessDied(name, code, self.log(name))
+            self._say(f"{name} ended with {code}; starting it again (see {self.log(name)})")
+            self.start(name, self._commands[name])
+
+    def stop(self, *names: str, timeout_s: float = 30.0) -> dict[str, int]:
+        """SIGTERM to these (all where none is named), wait, SIGKILL what is left; returns the exit codes."""
+        chosen = {name: self._running.pop(name) for name in (names or tuple(self._running)) if name in self._running}
+        for process in chosen.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        until_s = time.monotonic() + timeout_s
+        codes = {}
+        for name, process in chosen.items():
+            try:
+                codes[name] = process.wait(max(0.1, until_s - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                self._say(f"{name} did not end within {timeout_s:.0f} s and is killed")
+                os.killpg(process.pid, signal.SIGKILL)
+                codes[name] = process.wait()
+        return codes

@@ -1,0 +1,214 @@
+"""Sealed segment -> Parquet -> store -> proved equal -> ledger. Each arrow is committed before the next, so a killed run
+is resumed where it stopped, and a second run finds nothing to do. Removal is in removal.py."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from sqlalchemy.exc import DBAPIError
+
+from app import __version__, telemetry
+from app.errors import CollectorError, KeyTaken, RemovalRefused, StoreError
+from app.objects import layout, manifest, parquet
+from app.objects.manifest import EpochSpan, GapRecord, LossRecord, Manifest, NumberRange
+from app.objects.parquet import Written
+from app.objects.store import Store
+from app.pipeline.removal import Removal
+from app.store.ledger import SEALED, VERIFIED, WRITTEN, Ledger, ObjectEntry, SegmentEntry
+from app.store.segment import Holding, SealedSegment
+
+CHUNK_ROWS = 2_000
+#: Other bytes under so many names in a row mean that something is wrong with the prefix, not with one object.
+MAX_SUFFIX = 20
+
+
+@dataclass
+class ArchiveReport:
+    """What one cycle did. `failed` names what stays for the next cycle, and why."""
+
+    objects: int = 0
+    rows: int = 0
+    removed_segments: list[int] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    timed_out: bool = False
+
+    def as_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+class Archive:
+    """One store, one data directory. Only ever reads segments; only `Removal` deletes, and only what is proved."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        segments_root: Path,
+        work_directory: Path,
+        store: Store,
+        *,
+        server: str | None,
+        cycle_deadline_s: float,
+        monotonic_s: Callable[[], float],
+        step: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        self._ledger, self._root, self._work, self._store = ledger, segments_root, work_directory, store
+        self._server = server
+        self._cycle_deadline_s = cycle_deadline_s
+        self._now_s = monotonic_s
+        self._step = step
+        self._removal = Removal(ledger, segments_root, store, step=step)
+
+    def run(self, *, final: bool = False) -> ArchiveReport:
+        """Archive every sealed segment, then remove what is proved and no longer needed.
+
+        `final` also removes the newest sealed segment, which is otherwise kept so that its successor can find twins.
+        One market's failure never stops another's. Raises: StoreError when the store cannot be used at all.
+        """
+        started_s = self._now_s()
+        report = ArchiveReport()
+        self._store.prepare()
+        for entry in self._ledger.segments(SEALED):
+            segment = SealedSegment(self._root / entry.path)
+            done = {o[1:4] for o in self._ledger.objects(entry.number) if o.state == VERIFIED and o.store == self._store.name}
+            for holding in segment.holdings():
+                if holding[:3] in done:
+                    continue
+                if self._now_s() - started_s > self._cycle_deadline_s:
+                    report.timed_out = True
+                    telemetry.object_failed("timeout", "cycle", TimeoutError(f"over {self._cycle_deadline_s} s"))
+                    return report
+                try:
+                    self._object(entry, segment, holding)
+                    report.objects += 1
+                    report.rows += holding.rows
+                except (CollectorError, DBAPIError, OSError, ValueError) as error:
+                    subject = f"segment {entry.number} {'/'.join(holding[:3])}"
+                    report.failed[subject] = str(error)
+                    telemetry.object_failed("archive", subject, error)
+        self._removal.finish()
+        for entry in self._removal.candidates(final=final):
+            try:
+                self._removal.remove(entry)
+                report.removed_segments.append(entry.number)
+            except (RemovalRefused, StoreError) as error:
+                report.failed[f"segment {entry.number}"] = str(error)
+                telemetry.removal_refused(entry.number, str(error))
+        return report
+
+    def _object(self, entry: SegmentEntry, segment: SealedSegment, holding: Holding) -> None:
+        """One market and data type of one segment, from rows to a verified object with its manifest."""
+        exchange, symbol, data_type, rows = holding
+        path = self._work / str(entry.number) / exchange / symbol / f"{data_type}.parquet"
+        self._step("archive.before_write")
+        written = parquet.write(
+            path, segment.rows(exchange, symbol, data_type, CHUNK_ROWS),
+            exchange=exchange, symbol=symbol, data_type=data_type,
+            metadata={"segment": f"{self._ledger.data_directory}/{entry.number}"},
+        )  # fmt: skip
+        if written.rows != rows:
+            raise CollectorError(f"{path}: {written.rows} rows written, the segment holds {rows}")
+        self._step("archive.after_write")
+        facts = _Facts.of(segment, holding)
+        for suffix in range(MAX_SUFFIX + 1):
+            key = layout.object_key(exchange, symbol, data_type, entry.opened_us, self._server, suffix)
+            recorded = ObjectEntry(
+                entry.number, exchange, symbol, data_type, self._store.name, key, rows, written.size_bytes,
+                written.sha256, WRITTEN, None, None,
+            )  # fmt: skip
+            self._ledger.write_object(recorded)
+            telemetry.object_written(key, rows, written.size_bytes)
+            self._step("archive.after_ledger_written")
+            try:
+                self._store.put(key, path, written.sha256)
+                self._step("archive.after_put")
+                proof = self._store.prove(key, written.sha256, written.size_bytes)
+                self._step("archive.after_prove")
+                self._put_manifest(facts.manifest(key, entry, self._ledger.data_directory, self._server, written), path)
+                self._step("archive.after_manifest")
+            except KeyTaken as error:
+                self._ledger.record_conflict(self._store.name, key, entry.number, error.detail)
+                telemetry.object_failed("conflict", key, error)
+                continue
+            self._ledger.verify_object(recorded, proof.how, layout.manifest_key(key))
+            telemetry.object_verified(key, self._store.name, proof.how)
+            self._step("archive.after_verified")
+            path.unlink(missing_ok=True)
+            return
+        raise KeyTaken(self._store.name, key, f"and {MAX_SUFFIX} more names: is another collector writing this prefix?")
+
+    def _put_manifest(self, description: Manifest, beside: Path) -> None:
+        """Store the manifest. One of the same object, written by an earlier run or version, is as good."""
+        text = manifest.encode(description)
+        path = beside.with_suffix(".json")
+        path.write_bytes(text)
+        key = layout.manifest_key(description.key)
+        try:
+            self._store.put(key, path, hashlib.sha256(text).hexdigest())
+            self._store.prove(key, hashlib.sha256(text).hexdigest(), len(text))
+        except KeyTaken:
+            with self._store.open(key) as file:
+                held = manifest.decode(file.read())
+            if (held.key, held.sha256, held.ranges) != (description.key, description.sha256, description.ranges):
+                raise
+        finally:
+            path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What a segment knows of one market and data type beside its rows."""
+
+    ranges: tuple[NumberRange, ...]
+    epochs: tuple[EpochSpan, ...]
+    gaps: tuple[GapRecord, ...]
+    losses: tuple[LossRecord, ...]
+    quarantined: int
+    holding: Holding
+    sealed_us: int
+
+    @classmethod
+    def of(cls, segment: SealedSegment, holding: Holding) -> _Facts:
+        where = {"exchange": holding.exchange, "symbol": holding.symbol, "feed": holding.data_type}
+        ranges = number_ranges(segment, **where)
+        epochs = {str(row["epoch"]): row for row in segment.records("epochs", exchange=holding.exchange)}
+        spans = tuple(
+            EpochSpan(epoch=e, opened_us=epochs[e]["opened_us"], ended_us=epochs[e]["ended_us"], reason=epochs[e]["reason"])  # type: ignore[arg-type]
+            for e in dict.fromkeys(r.epoch for r in ranges)
+            if e in epochs
+        )
+        return cls(
+            ranges,
+            spans,
+            tuple(GapRecord(**_picked(GapRecord, row)) for row in segment.records("gaps", **where)),
+            tuple(LossRecord(**_picked(LossRecord, row)) for row in segment.records("losses", **where)),
+            len(segment.records("quarantine", **where)),
+            holding,
+            int(segment.meta()["sealed_us"]),
+        )
+
+    def manifest(
+        self, key: str, entry: SegmentEntry, data_directory: str, server: str | None, written: Written
+    ) -> Manifest:
+        return Manifest(
+            key=key, exchange=self.holding.exchange, symbol=self.holding.symbol, data_type=self.holding.data_type,
+            server=server, segment=entry.number, data_dir=data_directory, opened_us=entry.opened_us,
+            sealed_us=self.sealed_us, rows=written.rows, size_bytes=written.size_bytes, sha256=written.sha256,
+            first_id=written.first_id, last_id=written.last_id,
+            first_collector_us=written.first_us, last_collector_us=written.last_us,
+            first_exchange_us=written.first_exchange_us, last_exchange_us=written.last_exchange_us,
+            clock_offset_us=written.clock_offset_us, ranges=self.ranges, epochs=self.epochs, gaps=self.gaps,
+            losses=self.losses, quarantined=self.quarantined,
+            collector_version=__version__, pyarrow_version=parquet.version(),
+        )  # fmt: skip
+
+
+def number_ranges(segment: SealedSegment, **where: str) -> tuple[NumberRange, ...]:
+    """The ranges of one market and data type as a manifest says them."""
+    return tuple(NumberRange(**_picked(NumberRange, row)) for row in segment.records("ranges", **where))
+
+
+def _picked(struct: type, row: dict[str, object]) -> dict[str, object]:
+    return {name: row[name] for name in struct.__struct_fields__}  # type: ignore[attr-defined]

@@ -1,0 +1,198 @@
+"""Redis -> the open segment: claim the head, insert, commit, and only then acknowledge.
+
+A crash at any point is harmless: before the commit the claim is still in Redis; between commit and acknowledgement the
+claim comes again and its ranges say that it is stored (a replay). Two flushers at once can only do work twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sqlalchemy.exc import DBAPIError
+
+from app import telemetry
+from app.buffer.events import EventBuffer
+from app.codec import BatchCodec, ElementRejected
+from app.errors import SegmentSealed
+from app.model import UNDECODED, Batch, Quarantined, Range
+from app.store.engine import classify
+from app.store.insert import Counts
+from app.store.known import KnownRanges
+from app.store.ledger import OPEN, SEALED, SEALING, Ledger, SegmentEntry
+from app.store.segment import SealedSegment, Segment, relative_path
+
+CLAIM_BATCHES = 200
+CLAIM_BYTES = 8 * 1024 * 1024
+#: Early in a segment, and early in an epoch, an event's twin may stand in the segment before.
+TWIN_WINDOW_US = 600 * 1_000_000
+
+
+@dataclass
+class FlushReport:
+    """What one run did."""
+
+    segment: int = 0
+    batches: int = 0
+    counts: Counts = field(default_factory=Counts)
+    #: Streams whose claim stayed in Redis, with the kind of error.
+    failed: dict[str, str] = field(default_factory=dict)
+    sealed: list[int] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, object]:
+        return {"segment": self.segment, "batches": self.batches, **vars(self.counts), "failed": self.failed,
+                "sealed": self.sealed}  # fmt: skip
+
+
+class Flush:
+    """The one writer of segments. Run it as often as you like, from one process at a time (a lock saves the work)."""
+
+    def __init__(
+        self,
+        buffer: EventBuffer,
+        ledger: Ledger,
+        segments_root: Path,
+        *,
+        segment_secs: int,
+        wall_us: Callable[[], int],
+        monotonic_s: Callable[[], float],
+        step: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        self._buffer, self._ledger = buffer, ledger
+        self._root = segments_root
+        self._segment_us = segment_secs * 1_000_000
+        self._now_us, self._now_s = wall_us, monotonic_s
+        #: Called with the name of each step boundary as it is passed; tests stop the process there.
+        self._step = step
+        self._codec = BatchCodec()
+
+    def run(self, *, deadline_s: float | None = None, keep_going: Callable[[], bool] = lambda: True) -> FlushReport:
+        """Turn the segment over if it is due, then empty every list.
+
+        Ends when the lists were empty, after `deadline_s` seconds, or when `keep_going` says no (the lock was lost).
+        Raises: BufferUnavailable; what was committed by then is stored.
+        """
+        started_s = self._now_s()
+        report = FlushReport()
+        self.turn_over(report)
+        segment, entry, previous = self._open()
+        report.segment = entry.number
+        known = KnownRanges()
+        pending = [depth.stream for depth in self._buffer.depths()]
+        while pending and keep_going():
+            for stream in list(pending):
+                try:
+                    if not self._claim(stream, segment, entry, previous, known, report):
+                        pending.remove(stream)
+                except SegmentSealed:
+                    return report  # another flusher turned it over: the next run finds the new one
+                except DBAPIError as error:
+                    kind = classify(error)
+                    telemetry.flush_failed(stream, kind, error)
+                    report.failed[stream] = kind
+                    pending.remove(stream)
+                    known = KnownRanges()
+            if deadline_s is not None and self._now_s() - started_s > deadline_s:
+                break
+        if report.batches:
+            c = report.counts
+            telemetry.flush_committed(
+                entry.number, report.batches, c.stored, c.duplicates, c.replays, c.quarantined, self._now_s() - started_s
+            )
+        return report
+
+    def _claim(
+        self,
+        stream: str,
+        segment: Segment,
+        entry: SegmentEntry,
+        previous: SealedSegment | None,
+        known: KnownRanges,
+        report: FlushReport,
+    ) -> bool:
+        """Store and acknowledge the head of one list; False when the list was empty."""
+        elements = self._buffer.head(stream, CLAIM_BATCHES, CLAIM_BYTES)
+        if not elements:
+            return False
+        batches = [self._decoded(stream, element) for element in elements]
+        self._load(known, {batch.epoch for batch in batches}, segment)
+        twins = previous.twins if previous is not None and _may_have_twins(batches, entry.opened_us) else None
+        self._step("flush.before_commit")
+        counts = segment.store(batches, known, twins)
+        self._step("flush.after_commit")
+        removed = self._buffer.acknowledge(stream, elements)
+        self._step("flush.after_acknowledge")
+        report.batches += len(batches)
+        report.counts.add(counts)
+        return removed == len(elements)
+
+    def _decoded(self, stream: str, element: bytes) -> Batch:
+        """The batch; where the bytes are none, a batch that carries them into quarantine, with a number of its own."""
+        try:
+            return self._codec.decode(element)
+        except ElementRejected as error:
+            telemetry.element_rejected(stream, error, len(element))
+            name = hashlib.sha256(element).hexdigest()[:32]  # repeatable, so that a replay is one
+            unit = Quarantined(UNDECODED, UNDECODED, 1, self._now_us(), f"element: {error}", element)
+            one = Range(UNDECODED, UNDECODED, 1, 1)
+            return Batch(stream, stream.split("-")[0], name, 1, self._now_us(), (one,), quarantined=(unit,))
+
+    def _load(self, known: KnownRanges, epochs: set[str], segment: Segment) -> None:
+        fresh = known.missing(epochs)
+        if not fresh:
+            return
+        segment.load_known(known, fresh)
+        for entry in self._ledger.segments(SEALING, SEALED):
+            self._kept(entry).load_known(known, fresh)
+        self._ledger.load_known(known, fresh)
+
+    def _open(self) -> tuple[Segment, SegmentEntry, SealedSegment | None]:
+        """The open segment, made if need be, and the one before it while its file is kept."""
+        entry = self._ledger.open_segment(self._now_us(), relative_path)
+        path = self._root / entry.path
+        fresh = not path.exists()
+        self._step("segment.before_create")
+        segment = Segment.create(path, entry.number, self._ledger.data_directory, entry.opened_us)
+        if fresh:
+            telemetry.segment_opened(entry.number, entry.path)
+        before = [e for e in self._ledger.segments(SEALING, SEALED) if e.number < entry.number]
+        return segment, entry, self._kept(before[-1]) if before else None
+
+    def _kept(self, entry: SegmentEntry) -> SealedSegment:
+        return SealedSegment(self._root / entry.path, settled=entry.state == SEALED)
+
+    def turn_over(self, report: FlushReport, *, now: bool = False) -> None:
+        """Seal the open segment when its time is over (or `now`), and finish every seal that a crash or reader held up.
+
+        Steps: ledger `open -> sealing`, sealed mark inside the file, log moved into the file, ledger `-> sealed`.
+        """
+        for entry in self._ledger.segments(OPEN):
+            if now or self._now_us() // self._segment_us > entry.opened_us // self._segment_us:
+                self._step("seal.before_ledger")
+                self._ledger.move_segment(entry.number, OPEN, SEALING)
+        for entry in self._ledger.segments(SEALING):
+            self._step("seal.before_mark")
+            segment = Segment.create(
+                self._root / entry.path, entry.number, self._ledger.data_directory, entry.opened_us
+            )
+            segment.seal(self._now_us())
+            self._step("seal.after_mark")
+            if not segment.settle():
+                continue
+            self._step("seal.after_settle")
+            sealed = SealedSegment(self._root / entry.path)
+            rows = sum(holding.rows for holding in sealed.holdings())
+            sealed_us = int(sealed.meta()["sealed_us"])
+            if self._ledger.move_segment(entry.number, SEALING, SEALED, sealed_us=sealed_us, rows=rows):
+                telemetry.segment_sealed(entry.number, rows)
+                report.sealed.append(entry.number)
+
+
+def _may_have_twins(batches: Sequence[Batch], segment_opened_us: int) -> bool:
+    """Clocks choose only where to look; whether two events are one is decided by identity."""
+    newest_us = max((event.received_us for batch in batches for event in batch.events[-1:]), default=0)
+    return newest_us < segment_opened_us + TWIN_WINDOW_US or any(
+        batch.events and batch.events[0].received_us < batch.opened_us + TWIN_WINDOW_US for batch in batches
+    )

@@ -1,0 +1,80 @@
+"""Flush and archive as beat runs them: one at a time, by a renewed lock; a second run is a no-op that says so."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from app import telemetry
+from app.buffer.lease import Holding
+from app.errors import BufferUnavailable
+from app.wiring import LOCK_SECS, Wiring
+
+#: A flush run ends after this even if the lists fill faster than it empties them, so that a turn-over is never missed.
+FLUSH_DEADLINE_S = 20.0
+
+
+@contextmanager
+def _alone(wiring: Wiring, name: str) -> Iterator[Callable[[], bool] | None]:
+    """Holds the lock of `name`, renewed from a thread; yields a question "still ours?", or None when it is taken."""
+    lease = wiring.lease(f"lock:{name}", LOCK_SECS)
+    if not lease.acquire():
+        yield None
+        return
+    done, lost = threading.Event(), threading.Event()
+
+    def renew() -> None:
+        while not done.wait(LOCK_SECS / 3):
+            try:
+                if lease.renew() is not Holding.OURS:
+                    lost.set()
+                    return
+            except BufferUnavailable:
+                continue  # nobody else can take it either
+
+    thread = threading.Thread(target=renew, name=f"lock {name}", daemon=True)
+    thread.start()
+    try:
+        yield lambda: not lost.is_set()
+    finally:
+        done.set()
+        thread.join()
+        try:
+            lease.release()
+        except BufferUnavailable:
+            pass  # it runs out by itself
+
+
+def flush(
+    wiring: Wiring, stop: threading.Event, *, deadline_s: float | None = FLUSH_DEADLINE_S, seal: bool = False
+) -> dict[str, object]:
+    """One flush run; `seal` then seals the open segment whatever its age. Raises: OwnedElsewhere, BufferUnavailable, SQLAlchemy's errors for an unusable ledger."""
+    wiring.claim_ownership("flush", wiring.owner)
+    with _alone(wiring, "flush") as ours:
+        if ours is None:
+            telemetry.flush_skipped("another run is going on")
+            return {"skipped": "another run is going on"}
+        run = wiring.flush()
+        report = run.run(deadline_s=deadline_s, keep_going=lambda: ours() and not stop.is_set())
+        if seal and not report.failed:
+            run.turn_over(report, now=True)
+        return report.as_dict()
+
+
+def archive(wiring: Wiring, stop: threading.Event, *, final: bool = False) -> dict[str, object]:
+    """One archive cycle. Raises: OwnedElsewhere, StoreError when the store cannot be used at all, BufferUnavailable."""
+    server = wiring.settings.aws.home_server_name or "(no server name)"
+    wiring.claim_ownership(f"store:{wiring.store.name}:{server}".replace(" ", "_"), wiring.owner)
+    with _alone(wiring, "archive") as ours:
+        if ours is None:
+            telemetry.archive_skipped("another cycle is going on")
+            return {"skipped": "another cycle is going on"}
+        if stop.is_set():
+            return {"skipped": "this worker is stopping"}
+        return wiring.archive().run(final=final).as_dict()
+
+
+def housekeeping(wiring: Wiring) -> dict[str, object]:
+    """Keep the quarantine within `[storage] quarantine_max_bytes`; says how many bytes were let go."""
+    return {"quarantine_let_go_bytes": wiring.ledger.bound_quarantine(wiring.settings.storage.quarantine_max_bytes)}

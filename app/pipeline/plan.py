@@ -1,0 +1,67 @@
+"""Which connection carries which market. One pure function, so every process comes to the same answer by itself."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+
+import msgspec
+
+from app.config import Settings
+from app.exchanges.base import Exchange, Subscription
+
+
+class Stream(msgspec.Struct, frozen=True):
+    """One connection: its name, where it goes and what it carries."""
+
+    #: `<exchange>-<slot>-<feeds>`, such as binance-0-orderbook.trade; names lease, list and spool.
+    name: str
+    exchange: str
+    ws_url: str
+    rest_url: str
+    proxy: str | None
+    subscription: Subscription
+    #: Seconds without data after which a feed of the symbol is stale (if its own rhythm is not slower).
+    data_timeout_s: dict[str, float]
+
+
+def streams(settings: Settings, exchanges: Mapping[str, Exchange]) -> tuple[Stream, ...]:
+    """Every stream of these settings, by name.
+
+    A market's slot is a hash of its symbol modulo the number of connections, so adding or removing a market moves no
+    other. Without `[exchanges.<name>] connections` that number is the smallest power of two that keeps every connection
+    within the venue's limit: it changes, and markets move, only when the limit is reached.
+    """
+    groups: dict[tuple[str, str, tuple[str, ...], float], list[str]] = {}
+    for group in settings.markets:
+        url = group.base_url or settings.exchanges[group.exchange].ws_url
+        timeout_s = group.data_timeout_secs or settings.websocket.message_timeout_secs
+        feeds = tuple(sorted(group.feeds))
+        groups.setdefault((group.exchange, url, feeds, timeout_s), []).extend(group.symbols)
+
+    planned: dict[str, Stream] = {}
+    for (name, url, feeds, timeout_s), symbols in groups.items():
+        exchange, venue = exchanges[name], settings.exchanges[name]
+        limit = exchange.limits.markets_per_connection
+        for slot, carried in slots(symbols, venue.connections, limit).items():
+            key = base = f"{name}-{slot}-{'.'.join(feeds)}"
+            while key in planned:  # the same exchange by another URL or timeout
+                key = f"{base}-{len(planned)}"
+            planned[key] = Stream(
+                key, name, url, venue.rest_url, venue.proxy,
+                Subscription(carried, feeds, venue.orderbook_channel, venue.trade_channel),
+                dict.fromkeys(carried, timeout_s),
+            )  # fmt: skip
+    return tuple(planned[key] for key in sorted(planned))
+
+
+def slots(symbols: list[str], connections: int | None, limit: int) -> dict[int, tuple[str, ...]]:
+    """Symbols by slot, each slot's in the given order; at most `limit` in each where `connections` is None."""
+    count = connections or 1
+    while True:
+        carried: dict[int, list[str]] = {}
+        for symbol in dict.fromkeys(symbols):
+            carried.setdefault(zlib.crc32(symbol.encode()) % count, []).append(symbol)
+        if connections is not None or max(map(len, carried.values())) <= limit:
+            return {slot: tuple(names) for slot, names in sorted(carried.items())}
+        count *= 2

@@ -1,0 +1,126 @@
+"""The thread of a stream that talks to Redis: batches to the list, or to the spool while Redis does not take them.
+
+Order is kept: while the spool holds anything, every new batch goes there first, and the spool is drained oldest first.
+When the spool is full too, the batch in hand waits, the memory queue fills, and the outbox refuses and declares the newest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Event as Flag
+
+from app import telemetry
+from app.buffer.events import EventBuffer
+from app.buffer.lease import Holding, Lease
+from app.buffer.spool import Spool
+from app.codec import BatchCodec
+from app.errors import BufferUnavailable, SpoolFull
+from app.pipeline.outbox import Outbox
+
+#: After Redis did not answer or was full, the next attempt comes after so long; batches go to the spool meanwhile.
+RETRY_S = 1.0
+
+
+class Sender:
+    """Delivers one stream's batches until told to finish, keeps its lease, publishes its state."""
+
+    def __init__(
+        self,
+        stream: str,
+        outbox: Outbox,
+        buffer: EventBuffer,
+        spool: Spool,
+        lease: Lease,
+        *,
+        interval_s: float,
+        monotonic_s: Callable[[], float],
+        crowd_events: int,
+        crowded: Callable[[], None],
+        publish: Callable[[float], None],
+    ) -> None:
+        self._stream = stream
+        self._outbox, self._buffer, self._spool, self._lease = outbox, buffer, spool, lease
+        self._interval_s = interval_s
+        self._now_s = monotonic_s
+        self._crowd_events, self._crowded = crowd_events, crowded
+        self._crowded_s = 0.0
+        self._publish = publish
+        self._codec = BatchCodec()
+        self._in_hand: bytes | None = None
+        self._retry_s = 0.0
+        self._renew_s = monotonic_s() + lease.ttl_s / 3
+        self._publish_s = 0.0
+        #: Set when Redis says somebody else holds the lease: the reader closes its socket then.
+        self.lost = Flag()
+        self.finished = Flag()
+
+    def run(self, deadline_s: Callable[[], float | None]) -> None:
+        """Deliver until the outbox is closed and empty, or until `deadline_s()` has passed. Raises: nothing expected;
+        what is raised ends the stream task, and the reader notices by `finished`."""
+        try:
+            while True:
+                batch_left = self._deliver_next()
+                self._keep_lease()
+                limit = deadline_s()
+                if limit is not None and ((not batch_left and not self._in_hand) or self._now_s() >= limit):
+                    break
+        finally:
+            self.finished.set()
+
+    def _deliver_next(self) -> bool:
+        """Bring one batch on its way; False when nothing waits in memory."""
+        if self._in_hand is None:
+            batch = self._outbox.take(self._interval_s)
+            if batch is None:
+                self._drain()
+                return False
+            self._in_hand = self._codec.encode(batch)
+        if not self._spool and self._push(self._in_hand):
+            self._in_hand = None
+            return True
+        try:
+            self._spool.append(self._in_hand)
+            self._in_hand = None
+        except (SpoolFull, OSError) as error:
+            telemetry.spool_refused(self._stream, error)
+            self.lost.wait(self._interval_s)
+        self._drain()
+        return True
+
+    def _drain(self) -> None:
+        if self._spool and self._now_s() >= self._retry_s and self._spool.drain(self._push):
+            telemetry.spool_drained(self._stream)
+
+    def _push(self, element: bytes) -> bool:
+        if self._now_s() < self._retry_s:
+            return False
+        try:
+            waiting = self._buffer.push(self._stream, element)
+            if waiting is not None:
+                if waiting > self._crowd_events and self._now_s() - self._crowded_s > 1.0:
+                    self._crowded_s = self._now_s()
+                    self._crowded()
+                return True
+            telemetry.buffer_full(self._stream)
+        except BufferUnavailable as error:
+            telemetry.push_failed(self._stream, error)
+        self._retry_s = self._now_s() + RETRY_S
+        return False
+
+    def _keep_lease(self) -> None:
+        """Renew at a third of its time. Redis away is not a lost lease: nobody else can take it either (0004)."""
+        now_s = self._now_s()
+        try:
+            if now_s >= self._renew_s:
+                self._renew_s = now_s + self._lease.ttl_s / 3
+                holding = self._lease.renew()
+                if holding is Holding.EXPIRED:
+                    holding = Holding.OURS if self._lease.acquire() else Holding.TAKEN
+                if holding is Holding.TAKEN:
+                    self.lost.set()
+            if now_s >= self._publish_s:
+                self._publish_s = now_s + 1.0
+                self._publish(now_s)
+        except BufferUnavailable as error:
+            self._renew_s = self._publish_s = now_s + RETRY_S
+            telemetry.push_failed(self._stream, error)

@@ -1,0 +1,84 @@
+"""Which streams should run and do not; and the life of one stream task: lease, spool, runner, release."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Callable
+
+from app import telemetry
+from app.buffer import spool as spools
+from app.clock import wall_us
+from app.errors import BufferUnavailable
+from app.wiring import Wiring
+
+
+def in_threads() -> bool:
+    """False in a prefork child, which never hears that its worker stops."""
+    return multiprocessing.parent_process() is None
+
+
+def dispatch(wiring: Wiring, ttl_s: float, send: Callable[[str], object]) -> list[str]:
+    """Send every planned stream that has no lease and is not on its way; also those with a spool left on this host.
+
+    Returns the streams sent. Raises: BufferUnavailable.
+    """
+    board = wiring.board
+    names = sorted(wiring.streams)
+    leased = board.leased(names)
+    sent = [name for name in names if name not in leased and board.dispatch(name, ttl_s)]
+    for name in sent:
+        send(name)
+        telemetry.stream_dispatched(name)
+    board.beat(wall_us() // 1_000_000)
+    return sent
+
+
+def collect(wiring: Wiring, name: str, stop: threading.Event, crowded: Callable[[], None] = lambda: None) -> str:
+    """Run one stream until `stop`, or until its lease is lost; returns why it ended.
+
+    Nothing happens (and the answer says so) when the stream is no longer planned or somebody else has it.
+    """
+    drain_spools(wiring)
+    stream = wiring.streams.get(name)
+    if stream is None:
+        return "not planned"
+    lease = wiring.lease(f"stream:{name}", wiring.settings.buffer.lease_secs)
+    if stop.is_set() or not lease.acquire():
+        return "leased elsewhere"
+    spool = wiring.spool(name)
+    if not spool.lock():
+        lease.release()
+        return "its spool is in use by another process of this host"
+    reason = "error"
+    try:
+        reason = wiring.runner(stream, lease, spool, stop, crowded).run()
+    finally:
+        telemetry.stream_stopped(name, reason, spools.size_bytes(spool.directory.parent) if spool else 0)
+        spool.close()
+        try:
+            lease.release()
+        except BufferUnavailable:
+            pass  # it runs out by itself
+    return reason
+
+
+def drain_spools(wiring: Wiring) -> bool:
+    """Deliver what streams left in the spools of this host and nobody is using. True when none is left.
+
+    What Redis does not take stays where it is.
+    """
+    empty = True
+    for name in spools.streams(wiring.settings.spool.dir):
+        spool = wiring.spool(name)
+        if not spool.lock():
+            empty = False
+            continue
+        try:
+            empty = spool.drain(lambda element, stream=name: wiring.buffer.push(stream, element) is not None) and empty  # type: ignore[misc]
+        except BufferUnavailable as error:
+            telemetry.push_failed(name, error)
+            return False
+        finally:
+            spool.close()
+    return empty

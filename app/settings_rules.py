@@ -1,0 +1,147 @@
+"""What single values must be: bounds, names, addresses. Pure: a value in, a complaint or None out.
+
+A complaint is the end of a sentence whose beginning names key, value and origin; it ends with the remedy.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from urllib.parse import SplitResult, urlsplit, urlunsplit
+
+#: Least and greatest value, both allowed, in the unit of the key.
+BOUNDS: dict[str, tuple[float, float]] = {
+    "collector.batch_interval_secs": (0.1, 3600),
+    "collector.archive_interval_secs": (60, 86_400),
+    "collector.max_batch_size": (1, 1_000_000),
+    "collector.metrics_port": (1, 65_535),
+    "collector.log_retention_days": (1, 3650),
+    "archive.deadline_secs": (1, 86_400),
+    "websocket.message_timeout_secs": (0.1, 86_400),
+    "websocket.initial_retry_delay_secs": (0.01, 3600),
+    "websocket.max_retry_delay_secs": (0.01, 86_400),
+    "websocket.connect_timeout_secs": (0.1, 300),
+    "websocket.max_frame_bytes": (1024, 2**30),
+    "redis.timeout_secs": (0.05, 60),
+    "buffer.batch_interval_ms": (1, 10_000),
+    "buffer.batch_max_events": (1, 100_000),
+    "buffer.stream_max_bytes": (1024, 2**40),
+    "buffer.process_max_bytes": (1024, 2**40),
+    "buffer.list_max_bytes": (1024, 2**40),
+    "buffer.lease_secs": (1, 3600),
+    "spool.max_bytes": (1024, 2**50),
+    "storage.segment_secs": (5, 86_400),
+    "storage.quarantine_max_bytes": (1024, 2**50),
+    "exchanges.connections": (1, 1000),
+    "markets.data_timeout_secs": (0.1, 86_400),
+}
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "collector.log_level": ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
+    "storage.mode": ("local", "s3"),
+}
+
+#: Texts that become part of a path, an object key or a Redis key.
+NAMES = frozenset({"aws.region", "aws.bucket", "aws.home_server_name", "redis.prefix"})
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+#: Where clouds hand out credentials, beside the link-local 169.254.169.254.
+_METADATA = ipaddress.IPv6Address("fd00:ec2::254")
+
+#: Scheme that is always right, and the one that is allowed on this machine only.
+ADDRESSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "aws.endpoint_url": (("https",), ("http",)),
+    "redis.url": (("redis", "rediss"), ()),
+    "exchanges.ws_url": (("wss",), ("ws",)),
+    "exchanges.rest_url": (("https",), ("http",)),
+    "exchanges.proxy": (("http", "https", "socks4", "socks4a", "socks5", "socks5h"), ()),
+    "markets.base_url": (("wss",), ("ws",)),
+}
+
+#: Shown as stars, whole.
+SECRETS = frozenset({"aws.access_key", "aws.secret_key"})
+STARS = "********"
+
+
+def complaint(rule: str, value: object) -> str | None:
+    """What is wrong with `value` under the rules of `rule`, such as `redis.prefix` or `exchanges.ws_url`."""
+    if rule in BOUNDS and isinstance(value, int | float):
+        least, greatest = BOUNDS[rule]
+        if not least <= value <= greatest:
+            return f"is out of bounds; give a value from {least:,} to {greatest:,}"
+    elif isinstance(value, str):
+        if rule in CHOICES and value not in CHOICES[rule]:
+            return f"is not one of {', '.join(CHOICES[rule])}; choose one of them"
+        if rule in NAMES and not is_name(value):
+            return "is no plain name; use letters, digits, '.', '_', '-', at most 64, no '..', a letter or digit first"
+        if rule in ADDRESSES:
+            return _address_complaint(value, *ADDRESSES[rule])
+    return None
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` may stand in a path, an object key, a Redis key or a label."""
+    return _NAME.fullmatch(text) is not None and ".." not in text
+
+
+def shown(rule: str, value: object) -> str:
+    """`value` for a person: secrets as stars, passwords inside addresses as stars, None as `none`."""
+    if value is None:
+        return "none"
+    if rule in SECRETS:
+        return STARS
+    if isinstance(value, str):
+        return _without_password(value) if rule in ADDRESSES else value
+    if isinstance(value, tuple | list):
+        return ", ".join(map(str, value))
+    return str(value)
+
+
+def _address_complaint(url: str, schemes: tuple[str, ...], loopback_schemes: tuple[str, ...]) -> str | None:
+    wanted = " or ".join(f"{scheme}://" for scheme in schemes)
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        host, port = "", None
+    if not host or port == 0 or re.search(r"[\s\x00-\x1f]", url):
+        return f"is not an address; write {wanted}host[:port], special characters of a password as %XX"
+    if "redis" in schemes and not re.fullmatch(r"/?|/\d+", parts.path):
+        return "names no database; end it with its number, such as /0"
+    number = _number(host)
+    if number is not None and (number.is_link_local or number == _METADATA):
+        return "is a link-local address, where clouds hand out credentials; it is never connected to, name another host"
+    loopback = host == "localhost" or (number is not None and number.is_loopback)
+    if parts.scheme in schemes or (loopback and parts.scheme in loopback_schemes):
+        return None
+    only = f" ({loopback_schemes[0]}:// for this machine only)" if loopback_schemes else ""
+    return f"has the wrong scheme; use {wanted}{only}"
+
+
+def _number(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address a numeric host means, in all the spellings a resolver takes (2852039166 is 169.254.169.254)."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        try:
+            return ipaddress.IPv4Address(socket.inet_aton(host))
+        except OSError:
+            return None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+def _without_password(url: str) -> str:
+    try:
+        parts: SplitResult = urlsplit(url)
+    except ValueError:
+        return STARS if "@" in url else url
+    user, at, place = parts.netloc.rpartition("@")
+    if at and not parts.scheme or "@" in parts.path + parts.query + parts.fragment:
+        return STARS  # a password with a raw '/', '?' or '#': it cannot be told where it ends
+    name, colon, _ = user.partition(":")
+    query = re.sub(r"(?i)((?:password|passwd|secret|token|key)=)[^&]*", rf"\1{STARS}", parts.query)
+    netloc = f"{name}{colon}{STARS if colon else ''}@{place}" if at else place
+    return urlunsplit(parts._replace(netloc=netloc, query=query))

@@ -1,0 +1,1 @@
+"""SQLite through SQLAlchemy: segments (the rows) and the ledger (how far each segment has got)."""

@@ -1,0 +1,87 @@
+"""SQLite engines: pragmas, explicit transactions, and what an SQLite error means."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+#: A writer waits so long for another before it gives up with "locked"; the data stays where it came from.
+BUSY_TIMEOUT_MS = 5_000
+
+
+def writable(path: Path, *, page_size: int | None = None) -> Engine:
+    """An engine on a file that may be written: `synchronous=FULL`, every transaction `BEGIN IMMEDIATE`.
+
+    FULL because Redis forgets a batch as soon as it is acknowledged; NORMAL does not sync the log at a commit. No
+    connection is kept between transactions' blocks: a file with no connection can be sealed.
+    """
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+
+    @event.listens_for(engine, "connect")
+    def _pragmas(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves
+        if page_size:
+            connection.execute(f"PRAGMA page_size={page_size}")
+        connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA cache_size=-32768")
+        connection.execute("PRAGMA temp_store=MEMORY")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def begin_wal(engine: Engine) -> None:
+    """Put a new file into WAL mode, which it then keeps. Not done at every connect: a sealed segment has left it for good."""
+    raw = engine.raw_connection()
+    try:
+        raw.cursor().execute("PRAGMA journal_mode=WAL")
+    finally:
+        raw.close()
+
+
+def readonly(path: Path, *, immutable: bool = False) -> Engine:
+    """An engine that cannot write. `immutable` is for sealed segments only: SQLite then takes no locks at all."""
+    mode = "immutable=1" if immutable else "mode=ro"
+    url = f"file:{quote(str(path.absolute()))}?{mode}"
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(url, uri=True, timeout=BUSY_TIMEOUT_MS / 1000, isolation_level=None)
+        connection.execute("PRAGMA query_only=1")
+        return connection
+
+    return create_engine("sqlite://", creator=connect, poolclass=NullPool)
+
+
+def classify(error: Exception) -> str:
+    """`locked, full, io, constraint` or `other`: what the caller may do about a failed statement."""
+    original = error.orig if isinstance(error, DBAPIError) else error
+    code = getattr(original, "sqlite_errorcode", None)
+    primary = code & 0xFF if isinstance(code, int) else None
+    kinds = {
+        sqlite3.SQLITE_BUSY: "locked",
+        sqlite3.SQLITE_LOCKED: "locked",
+        sqlite3.SQLITE_FULL: "full",
+        sqlite3.SQLITE_IOERR: "io",
+        sqlite3.SQLITE_READONLY: "io",
+        sqlite3.SQLITE_CANTOPEN: "io",
+        sqlite3.SQLITE_CONSTRAINT: "constraint",
+        sqlite3.SQLITE_TOOBIG: "constraint",
+        sqlite3.SQLITE_MISMATCH: "constraint",
+    }
+    if primary in kinds:
+        return kinds[primary]
+    if isinstance(original, (OverflowError, UnicodeError, sqlite3.InterfaceError, sqlite3.ProgrammingError)):
+        return "constraint"
+    if isinstance(original, OSError):
+        return "io"
+    return "other"

@@ -1,0 +1,302 @@
+"""Batches -> rows and records of a segment, inside one transaction. Every event ends as exactly one of stored, duplicate,
+quarantined or replay, and each outcome is counted on its range."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from app import telemetry
+from app.model import ORDERBOOK, Batch, Event, Range
+from app.store.engine import classify
+from app.store.known import KnownRanges
+
+#: exchange, symbol, exchange_sequence_id, timestamp_collector, timestamp_exchange, data, epoch
+Row = tuple[str, str, str, int, int | None, str, str]
+#: Given (exchange, feed, events): the bytes already stored elsewhere under the same identity, by (symbol, id).
+Lookup = Callable[[str, str, Sequence[Event]], dict[tuple[str, str], str]]
+
+_TABLES = {"orderbook": "orderbooks", "trade": "trades"}
+_INSERT = (
+    "INSERT INTO {} (exchange, symbol, exchange_sequence_id, timestamp_collector, timestamp_exchange, data, epoch)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (exchange, symbol, exchange_sequence_id) DO NOTHING"
+)
+
+
+@dataclass
+class Counts:
+    """What became of the events of a claim."""
+
+    stored: int = 0
+    duplicates: int = 0
+    conflicts: int = 0
+    quarantined: int = 0
+    replays: int = 0
+
+    def add(self, other: Counts) -> None:
+        for name in self.__dataclass_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+@dataclass
+class _Tally:
+    """A run of numbers of one (epoch, symbol, feed) and its outcomes."""
+
+    exchange: str
+    first: int
+    last: int
+    counts: Counts = field(default_factory=Counts)
+
+
+class _Tallies:
+    def __init__(self) -> None:
+        self.runs: dict[tuple[str, str, str], list[_Tally]] = {}
+
+    def add(self, batch: Batch, added: Range) -> None:
+        runs = self.runs.setdefault((batch.epoch, added.symbol, added.feed), [])
+        if runs and runs[-1].last + 1 == added.first:
+            runs[-1].last = added.last
+        else:
+            runs.append(_Tally(batch.exchange, added.first, added.last))
+
+    def of(self, epoch: str, symbol: str, feed: str, number: int) -> Counts:
+        return next(t.counts for t in self.runs[epoch, symbol, feed] if t.first <= number <= t.last)
+
+
+def insert(connection: Connection, batches: Sequence[Batch], known: KnownRanges, twins: Lookup | None) -> Counts:
+    """Store `batches` in order and return what became of their events.
+
+    `known` must cover the epochs of `batches`; it is extended, so discard it when the transaction does not commit.
+    `twins` finds events that another file holds already (the segment before this one); None where there is none.
+    Raises: sqlalchemy.exc.DBAPIError for locked, full and io errors: nothing is stored then.
+    """
+    total = Counts()
+    tallies = _Tallies()
+    by_feed: dict[tuple[str, str], list[tuple[Batch, Event]]] = {}
+    for batch in batches:
+        replayed = _replays(connection, batch, known, total)
+        for added in batch.ranges:
+            if added not in replayed:
+                known.add(batch.epoch, added)
+                tallies.add(batch, added)
+        for event in batch.events:
+            if not replayed or not _within(event.symbol, event.feed, event.number, replayed):
+                by_feed.setdefault((batch.exchange, event.feed), []).append((batch, event))
+        _records(connection, batch, replayed, tallies)
+    for (exchange, feed), events in by_feed.items():
+        _rows(connection, exchange, feed, events, tallies, twins)
+    _ranges(connection, tallies)
+    for runs in tallies.runs.values():
+        for tally in runs:
+            total.add(tally.counts)
+    return total
+
+
+def _within(symbol: str, feed: str, number: int, ranges: set[Range]) -> bool:
+    return any(r.symbol == symbol and r.feed == feed and r.first <= number <= r.last for r in ranges)
+
+
+def _replays(connection: Connection, batch: Batch, known: KnownRanges, total: Counts) -> set[Range]:
+    """The ranges of `batch` that are stored already; each is put on record."""
+    replayed = {r for r in batch.ranges if known.covers(batch.epoch, r)}
+    for r in replayed:
+        total.replays += r.last - r.first + 1
+        connection.exec_driver_sql(
+            "INSERT INTO replays (epoch, symbol, feed, first, last, times) VALUES (?, ?, ?, ?, ?, 1)"
+            " ON CONFLICT (epoch, symbol, feed, first) DO UPDATE SET times = times + 1, last = max(last, excluded.last)",
+            (batch.epoch, r.symbol, r.feed, r.first, r.last),
+        )
+    return replayed
+
+
+def _records(connection: Connection, batch: Batch, replayed: set[Range], tallies: _Tallies) -> None:
+    """Epoch, gaps, losses and quarantined frames of a batch; each has a natural key, so a replay changes nothing."""
+    connection.exec_driver_sql(
+        "INSERT INTO epochs (epoch, stream, exchange, opened_us) VALUES (?, ?, ?, ?) ON CONFLICT (epoch) DO NOTHING",
+        (batch.epoch, batch.stream, batch.exchange, batch.opened_us),
+    )
+    if batch.end is not None:
+        last = msgspec.json.encode([[r.symbol, r.feed, r.last] for r in batch.end.last_numbers]).decode()
+        connection.exec_driver_sql(
+            "UPDATE epochs SET ended_us = ?, reason = ?, last_numbers = ? WHERE epoch = ?",
+            (batch.end.ended_us, batch.end.reason, last, batch.epoch),
+        )
+    for gap in batch.gaps:
+        connection.exec_driver_sql(
+            "INSERT INTO gaps (epoch, exchange, symbol, feed, number, from_id, to_id, size, before_us, after_us, cause)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (batch.epoch, batch.exchange, gap.symbol, gap.feed, gap.number, gap.from_id, gap.to_id, gap.size,
+             gap.before_us, gap.after_us, gap.cause),
+        )  # fmt: skip
+    for loss in batch.losses:
+        connection.exec_driver_sql(
+            "INSERT INTO losses (epoch, exchange, symbol, feed, first, last, count, start_us, end_us, cause)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (batch.epoch, batch.exchange, loss.symbol, loss.feed, loss.first, loss.last, loss.count, loss.start_us,
+             loss.end_us, loss.cause),
+        )  # fmt: skip
+    for unit in batch.quarantined:
+        if replayed and _within(unit.symbol, unit.feed, unit.number, replayed):
+            continue
+        tallies.of(batch.epoch, unit.symbol, unit.feed, unit.number).quarantined += 1
+        _quarantine(
+            connection, batch, unit.symbol, unit.feed, unit.number, unit.received_us, unit.reason, unit.frame
+        )
+
+
+def _quarantine(
+    connection: Connection, batch: Batch, symbol: str, feed: str, number: int, received_us: int, reason: str, frame: bytes
+) -> None:
+    connection.exec_driver_sql(
+        "INSERT INTO quarantine (epoch, exchange, symbol, feed, number, received_us, reason, frame)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (batch.epoch, batch.exchange, symbol, feed, number, received_us, reason, frame),
+    )
+
+
+def _rows(
+    connection: Connection,
+    exchange: str,
+    feed: str,
+    events: list[tuple[Batch, Event]],
+    tallies: _Tallies,
+    twins: Lookup | None,
+) -> None:
+    """Insert the rows of one feed, and find out what became of each that was not inserted."""
+    table = _TABLES[feed]
+    if twins is not None:
+        held = twins(exchange, feed, [event for _, event in events])
+        if held:
+            events = _without_twins(connection, table, events, held, tallies)
+    sql = _INSERT.format(table)
+    newest = connection.exec_driver_sql(f"SELECT max(id) FROM {table}").scalar() or 0
+    connection.exec_driver_sql("SAVEPOINT rows")
+    try:
+        inserted = connection.exec_driver_sql(sql, [_row(batch, event) for batch, event in events]).rowcount if events else 0
+    except (DBAPIError, OverflowError, UnicodeError) as error:
+        if classify(error) != "constraint":
+            raise
+        connection.exec_driver_sql("ROLLBACK TO rows")
+        events = _one_by_one(connection, sql, events, tallies)
+        inserted = -1
+    connection.exec_driver_sql("RELEASE rows")
+    if inserted == len(events):
+        for (epoch, symbol, number), count in _spans(events):
+            tallies.of(epoch, symbol, feed, number).stored += count
+        return
+    fresh = {
+        (symbol, identity): 1
+        for symbol, identity in connection.exec_driver_sql(
+            f"SELECT symbol, exchange_sequence_id FROM {table} WHERE id > ? AND exchange = ?", (newest, exchange)
+        )
+    }
+    for batch, event in events:
+        counts = tallies.of(batch.epoch, event.symbol, feed, event.number)
+        if fresh.pop((event.symbol, event.sequence_id), None):
+            counts.stored += 1
+        else:
+            query = f"SELECT data FROM {table} WHERE exchange = ? AND symbol = ? AND exchange_sequence_id = ?"
+            stored = connection.exec_driver_sql(query, (exchange, event.symbol, event.sequence_id)).scalar()
+            _settle_twin(connection, table, batch, event, stored, counts)
+
+
+def _row(batch: Batch, event: Event) -> Row:
+    return (
+        batch.exchange, event.symbol, event.sequence_id, event.received_us, event.exchange_us, event.data, batch.epoch,
+    )  # fmt: skip
+
+
+def _spans(events: list[tuple[Batch, Event]]) -> list[tuple[tuple[str, str, int], int]]:
+    """Events counted per (epoch, symbol, some number of the run); a run never crosses a hole in the numbers."""
+    spans: list[tuple[tuple[str, str, int], int]] = []
+    open_spans: dict[tuple[str, str], tuple[int, int]] = {}
+    for batch, event in events:
+        key = batch.epoch, event.symbol
+        first, last = open_spans.get(key, (event.number, event.number - 1))
+        if event.number != last + 1:
+            spans.append(((*key, first), last - first + 1))
+            first = event.number
+        open_spans[key] = first, event.number
+    return spans + [((*key, first), last - first + 1) for key, (first, last) in open_spans.items()]
+
+
+def _settle_twin(
+    connection: Connection, table: str, batch: Batch, event: Event, stored: str | None, counts: Counts
+) -> None:
+    """An event whose identity is taken: a duplicate, or (books only) other bytes under the same id, stored as id~hash."""
+    if event.feed != ORDERBOOK or stored == event.data:
+        counts.duplicates += 1
+        return
+    digest = hashlib.sha256(event.data.encode()).hexdigest()[:8]
+    row = list(_row(batch, event))
+    row[2] = f"{event.sequence_id}~{digest}"
+    if connection.exec_driver_sql(_INSERT.format(table), tuple(row)).rowcount == 1:
+        counts.stored += 1
+        counts.conflicts += 1
+    else:
+        counts.duplicates += 1
+
+
+def _without_twins(
+    connection: Connection,
+    table: str,
+    events: list[tuple[Batch, Event]],
+    held: dict[tuple[str, str], str],
+    tallies: _Tallies,
+) -> list[tuple[Batch, Event]]:
+    kept = []
+    for batch, event in events:
+        stored = held.get((event.symbol, event.sequence_id))
+        if stored is None:
+            kept.append((batch, event))
+        else:
+            counts = tallies.of(batch.epoch, event.symbol, event.feed, event.number)
+            _settle_twin(connection, table, batch, event, stored, counts)
+    return kept
+
+
+def _one_by_one(
+    connection: Connection, sql: str, events: list[tuple[Batch, Event]], tallies: _Tallies
+) -> list[tuple[Batch, Event]]:
+    """Insert row by row; a row that SQLite refuses by value is quarantined and left out of the result."""
+    kept = []
+    for batch, event in events:
+        try:
+            connection.exec_driver_sql(sql, _row(batch, event))
+            kept.append((batch, event))
+        except (DBAPIError, OverflowError, UnicodeError) as error:
+            if classify(error) != "constraint":
+                raise
+            reason = f"row_refused: {getattr(error, 'orig', error)}"
+            telemetry.row_rejected(event.symbol, event.feed, event.number, reason)
+            _quarantine(
+                connection, batch, event.symbol, event.feed, event.number, event.received_us, reason,
+                event.data.encode("utf-8", "surrogatepass"),
+            )  # fmt: skip
+            tallies.of(batch.epoch, event.symbol, event.feed, event.number).quarantined += 1
+    return kept
+
+
+def _ranges(connection: Connection, tallies: _Tallies) -> None:
+    """Write the tallies: prolong the range that ends just before, else begin one."""
+    for (epoch, symbol, feed), runs in tallies.runs.items():
+        for tally in runs:
+            c = tally.counts
+            numbers = (c.stored, c.duplicates, c.conflicts, c.quarantined)
+            prolonged = connection.exec_driver_sql(
+                "UPDATE ranges SET last = ?, stored = stored + ?, duplicates = duplicates + ?,"
+                " conflicts = conflicts + ?, quarantined = quarantined + ?"
+                " WHERE epoch = ? AND symbol = ? AND feed = ? AND last = ?",
+                (tally.last, *numbers, epoch, symbol, feed, tally.first - 1),
+            )
+            if prolonged.rowcount == 0:
+                connection.exec_driver_sql(
+                    "INSERT INTO ranges (epoch, exchange, symbol, feed, first, last, stored, duplicates, conflicts,"
+                    " quarantined) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (epoch, tally.exchange, symbol, feed, tally.first, tally.last, *numbers),
+                )

@@ -1,0 +1,200 @@
+"""The ledger: how far each segment and object has got, and the records of segments that are gone.
+
+Short `BEGIN IMMEDIATE` transactions; a state changes by compare-and-set, so two runs of anything come to one result.
+Rebuildable from segments and manifests.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, and_, func, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from app.errors import CollectorError
+from app.store.engine import begin_wal, writable
+from app.store.known import KnownRanges
+from app.store.schema import LEDGER_RECORDS, SCHEMA_VERSION, conflicts, ledger, objects, segments
+
+OPEN, SEALING, SEALED, REMOVING, REMOVED = "open", "sealing", "sealed", "removing", "removed"
+WRITTEN, VERIFIED = "written", "verified"
+
+
+class SegmentEntry(NamedTuple):
+    number: int
+    path: str
+    opened_us: int
+    sealed_us: int | None
+    state: str
+    rows: int | None
+
+
+class ObjectEntry(NamedTuple):
+    segment: int
+    exchange: str
+    symbol: str
+    data_type: str
+    store: str
+    key: str
+    rows: int
+    size_bytes: int
+    sha256: str
+    state: str
+    proved_by: str | None
+    manifest_key: str | None
+
+
+class Ledger:
+    """The ledger of one data directory. Made on first use."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = not path.exists()
+        self._engine = writable(path)
+        if fresh:
+            begin_wal(self._engine)
+        with self._engine.begin() as connection:
+            ledger.create_all(connection)
+            statement = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT DO NOTHING"
+            connection.exec_driver_sql(
+                statement, [("schema_version", str(SCHEMA_VERSION)), ("data_directory", uuid.uuid4().hex)]
+            )
+            meta = {key: value for key, value in connection.exec_driver_sql("SELECT key, value FROM meta")}
+        if meta["schema_version"] != str(SCHEMA_VERSION):
+            raise CollectorError(
+                f"{path}: the ledger has schema {meta['schema_version']}, this version reads {SCHEMA_VERSION};"
+                " run the version that wrote it, or one that migrates it"
+            )
+        #: UUID of this data directory, made with it.
+        self.data_directory = meta["data_directory"]
+
+    # segments
+
+    def segments(self, *states: str) -> list[SegmentEntry]:
+        """Segments in these states (all states where none is given), oldest first."""
+        query = select(segments).order_by(segments.c.number)
+        if states:
+            query = query.where(segments.c.state.in_(states))
+        with self._engine.connect() as connection:
+            return [SegmentEntry(*row) for row in connection.execute(query)]
+
+    def open_segment(self, opened_us: int, path_of: Callable[[int, int], str]) -> SegmentEntry:
+        """The open segment; a new number and entry where there is none. The number is never used again."""
+        with self._engine.begin() as connection:
+            row = connection.execute(select(segments).where(segments.c.state == OPEN)).first()
+            if row is None:
+                values = {"path": "", "opened_us": opened_us, "state": OPEN}
+                number = connection.execute(insert(segments).values(values)).inserted_primary_key[0]  # type: ignore[index]
+                connection.execute(
+                    update(segments).where(segments.c.number == number).values(path=path_of(number, opened_us))
+                )
+                row = connection.execute(select(segments).where(segments.c.number == number)).one()
+            return SegmentEntry(*row)
+
+    def move_segment(self, number: int, before: str, after: str, **values: Any) -> bool:
+        """Compare-and-set of a segment's state; False when it was not in `before`."""
+        where = and_(segments.c.number == number, segments.c.state == before)
+        with self._engine.begin() as connection:
+            return connection.execute(update(segments).where(where).values(state=after, **values)).rowcount == 1
+
+    # objects
+
+    def objects(self, segment: int | None = None) -> list[ObjectEntry]:
+        """Objects of one segment, or all, in order of segment and market."""
+        query = select(objects).order_by(
+            objects.c.segment, objects.c.exchange, objects.c.symbol, objects.c.data_type, objects.c.store
+        )
+        if segment is not None:
+            query = query.where(objects.c.segment == segment)
+        with self._engine.connect() as connection:
+            return [ObjectEntry(*row) for row in connection.execute(query)]
+
+    def write_object(self, entry: ObjectEntry) -> None:
+        """Put `written` on record before the upload; replaces an earlier `written`, never a `verified`."""
+        values = entry._asdict()
+        statement = upsert(objects).values(values)
+        statement = statement.on_conflict_do_update(
+            index_elements=list(objects.primary_key), set_=values, where=objects.c.state == WRITTEN
+        )
+        with self._engine.begin() as connection:
+            connection.execute(statement)
+
+    def verify_object(self, entry: ObjectEntry, proved_by: str, manifest_key: str) -> bool:
+        """`written -> verified`, only for exactly these bytes under exactly this key."""
+        identity = ("segment", "exchange", "symbol", "data_type", "store", "key", "sha256")
+        where = and_(objects.c.state == WRITTEN, *(objects.c[name] == getattr(entry, name) for name in identity))
+        values = {"state": VERIFIED, "proved_by": proved_by, "manifest_key": manifest_key}
+        with self._engine.begin() as connection:
+            return connection.execute(update(objects).where(where).values(values)).rowcount == 1
+
+    def record_conflict(self, store: str, key: str, segment: int, detail: str) -> None:
+        """Other bytes were found under `key`."""
+        values = {"store": store, "key": key, "segment": segment, "detail": detail}
+        with self._engine.begin() as connection:
+            connection.execute(upsert(conflicts).values(values).on_conflict_do_nothing())
+
+    # records of removed segments
+
+    def begin_removal(self, number: int, rows: int, records: dict[str, list[dict[str, object]]]) -> bool:
+        """`sealed -> removing`, and in the same transaction everything of the segment that must outlive its file."""
+        where = and_(segments.c.number == number, segments.c.state == SEALED)
+        with self._engine.begin() as connection:
+            if connection.execute(update(segments).where(where).values(state=REMOVING, rows=rows)).rowcount != 1:
+                return False
+            for name, found in records.items():
+                if name == "epochs":
+                    _fold_epochs(connection, found)
+                elif name == "replays":
+                    _fold_replays(connection, found)
+                elif found:
+                    connection.execute(upsert(LEDGER_RECORDS[name]).on_conflict_do_nothing(), found)
+            return True
+
+    def records(self, name: str) -> list[dict[str, object]]:
+        """Records of removed segments: epochs, ranges, gaps, losses, quarantine or replays."""
+        with self._engine.connect() as connection:
+            return [dict(row._mapping) for row in connection.execute(select(LEDGER_RECORDS[name]))]
+
+    def load_known(self, known: KnownRanges, epochs: list[str]) -> None:
+        """Add what removed segments held of `epochs` to `known`."""
+        with self._engine.connect() as connection:
+            known.load(connection, epochs, ledger=True)
+
+    def bound_quarantine(self, max_bytes: int) -> int:
+        """Empty the oldest quarantined frames until at most `max_bytes` are held; the rows stay. Returns bytes let go."""
+        table = LEDGER_RECORDS["quarantine"]
+        with self._engine.begin() as connection:
+            held = connection.execute(select(func.coalesce(func.sum(func.length(table.c.frame)), 0))).scalar_one()
+            let_go = 0
+            for row in connection.execute(select(table).where(func.length(table.c.frame) > 0).order_by(table.c.received_us)):
+                if held - let_go <= max_bytes:
+                    break
+                let_go += len(row.frame)
+                where = and_(*(table.c[c.name] == getattr(row, c.name) for c in table.primary_key))
+                connection.execute(update(table).where(where).values(frame=b"", reason=row.reason + " (frame let go)"))
+            return let_go
+
+
+def _fold_epochs(connection: Connection, found: Iterable[dict[str, object]]) -> None:
+    """An epoch may span segments: its end stands in the last of them."""
+    for values in found:
+        table = LEDGER_RECORDS["epochs"]
+        statement = upsert(table).values(values)
+        ended = {name: values[name] for name in ("ended_us", "reason", "last_numbers")}
+        if values["ended_us"] is not None:
+            statement = statement.on_conflict_do_update(index_elements=["epoch"], set_=ended)
+        else:
+            statement = statement.on_conflict_do_nothing()
+        connection.execute(statement)
+
+
+def _fold_replays(connection: Connection, found: Iterable[dict[str, object]]) -> None:
+    table = LEDGER_RECORDS["replays"]
+    for values in found:
+        statement = upsert(table).values(values)
+        times = table.c.times + statement.excluded.times
+        connection.execute(statement.on_conflict_do_update(index_elements=list(table.primary_key), set_={"times": times}))

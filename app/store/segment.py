@@ -1,0 +1,194 @@
+"""One segment: a numbered SQLite file that is filled, sealed, archived and removed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from sqlalchemy import Connection, Engine, func, select
+
+from app.errors import CollectorError, SegmentSealed
+from app.model import Batch, Event
+from app.store.engine import begin_wal, readonly, writable
+from app.store.insert import Counts, Lookup, insert
+from app.store.known import KnownRanges
+from app.store.schema import ROWS, SCHEMA_VERSION, SEGMENT_RECORDS
+from app.store.schema import segment as schema
+
+PAGE_SIZE = 16384
+#: Bytes taken off a removed file at a time, so that no single step stalls the disk.
+TRUNCATE_STEP_BYTES = 64 * 1024 * 1024
+
+#: exchange_sequence_id, timestamp_collector, timestamp_exchange, data, epoch
+ObjectRow = tuple[str, int, int | None, str, str]
+
+
+class Holding(NamedTuple):
+    """Rows of one (exchange, symbol, data type) in a segment."""
+
+    exchange: str
+    symbol: str
+    data_type: str
+    rows: int
+
+
+def relative_path(number: int, opened_us: int) -> str:
+    """Where the file of a segment lies below the segments' root: `YYYY-MM-DD/HHMM-number.db`, UTC."""
+    opened = datetime.fromtimestamp(opened_us / 1e6, UTC)
+    return f"{opened:%Y-%m-%d}/{opened:%H%M}-{number}.db"
+
+
+class Segment:
+    """A segment that may be written: the open one. One writer at a time; every insert checks that it is not sealed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.engine: Engine = writable(path, page_size=PAGE_SIZE)
+
+    @classmethod
+    def create(cls, path: Path, number: int, data_directory: str, opened_us: int) -> Segment:
+        """Make the file, or finish making it after a crash. The same call again changes nothing."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        segment = cls(path)
+        begin_wal(segment.engine)
+        meta = {
+            "schema_version": str(SCHEMA_VERSION),
+            "segment": str(number),
+            "data_directory": data_directory,
+            "opened_us": str(opened_us),
+            "sealed_us": "",
+        }
+        with segment.engine.begin() as connection:
+            schema.create_all(connection)
+            connection.exec_driver_sql(
+                "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT DO NOTHING", list(meta.items())
+            )
+        return segment
+
+    def store(self, batches: Sequence[Batch], known: KnownRanges, twins: Lookup | None) -> Counts:
+        """Rows, records and ranges of `batches`, in one transaction.
+
+        Raises: SegmentSealed; sqlalchemy.exc.DBAPIError as app/store/insert.py says.
+        """
+        with self.engine.begin() as connection:
+            if _meta(connection, "sealed_us"):
+                raise SegmentSealed(self.path.name)
+            return insert(connection, batches, known, twins)
+
+    def load_known(self, known: KnownRanges, epochs: list[str]) -> None:
+        """Add what this segment holds of `epochs` to `known`."""
+        with self.engine.connect() as connection:
+            known.load(connection, epochs)
+
+    def seal(self, now_us: int) -> None:
+        """No row comes in after this. The same call again changes nothing."""
+        with self.engine.begin() as connection:
+            connection.exec_driver_sql(
+                "UPDATE meta SET value = ? WHERE key = 'sealed_us' AND value = ''", (str(now_us),)
+            )
+
+    def settle(self) -> bool:
+        """Move the log into the file and drop it, so that the file alone is the segment. False while a reader is in."""
+        raw = self.engine.raw_connection()
+        try:
+            busy, *_ = raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if busy:
+                return False
+            try:
+                (mode,) = raw.cursor().execute("PRAGMA journal_mode=DELETE").fetchone()
+            except Exception as error:
+                if "locked" in str(error):
+                    return False
+                raise
+            return bool(mode == "delete")
+        finally:
+            raw.close()
+
+
+class SealedSegment:
+    """A sealed segment, read without locks once it is `settled` (its log is in the file)."""
+
+    def __init__(self, path: Path, *, settled: bool = True) -> None:
+        self.path = path
+        self.engine = readonly(path, immutable=settled)
+
+    def meta(self) -> dict[str, str]:
+        """Everything the file says about itself. Raises: CollectorError when its schema is of another version."""
+        with self.engine.connect() as connection:
+            meta = {key: value for key, value in connection.exec_driver_sql("SELECT key, value FROM meta")}
+        if meta.get("schema_version") != str(SCHEMA_VERSION):
+            raise CollectorError(f"{self.path}: schema {meta.get('schema_version')}; this version reads {SCHEMA_VERSION}")
+        return meta
+
+    def holdings(self) -> list[Holding]:
+        """Rows per (exchange, symbol, data type), counted now."""
+        found = []
+        with self.engine.connect() as connection:
+            for data_type, table in ROWS.items():
+                query = select(table.c.exchange, table.c.symbol, func.count()).group_by(table.c.exchange, table.c.symbol)
+                found += [Holding(e, s, data_type, rows) for e, s, rows in connection.execute(query)]
+        return sorted(found)
+
+    def rows(self, exchange: str, symbol: str, data_type: str, chunk: int) -> Iterator[list[ObjectRow]]:
+        """The rows of one object in the order they were stored, at most `chunk` at a time."""
+        table = ROWS[data_type]
+        # The ids of one market come off the unique index alone, then its rows are looked up in order: another market's
+        # rows are never read, and nothing but ids is sorted.
+        query = (
+            "SELECT exchange_sequence_id, timestamp_collector, timestamp_exchange, data, epoch"
+            f" FROM {table.name} WHERE id IN (SELECT id FROM {table.name} WHERE exchange = ? AND symbol = ?) ORDER BY id"
+        )
+        with self.engine.connect() as connection:
+            cursor = connection.execution_options(stream_results=True).exec_driver_sql(query, (exchange, symbol))
+            while rows := cursor.fetchmany(chunk):
+                yield [tuple(row) for row in rows]  # type: ignore[misc]
+
+    def records(self, name: str, **where: str) -> list[dict[str, object]]:
+        """Rows of epochs, ranges, gaps, losses, quarantine or replays, as dictionaries."""
+        table = SEGMENT_RECORDS[name]
+        query = select(table).filter_by(**where)
+        with self.engine.connect() as connection:
+            return [dict(row._mapping) for row in connection.execute(query)]
+
+    def load_known(self, known: KnownRanges, epochs: list[str]) -> None:
+        """Add what this segment holds of `epochs` to `known`."""
+        with self.engine.connect() as connection:
+            known.load(connection, epochs)
+
+    def twins(self, exchange: str, feed: str, events: Sequence[Event]) -> dict[tuple[str, str], str]:
+        """Those of `events` whose identity stands in this segment: (symbol, id) -> the bytes stored there."""
+        table = ROWS[feed]
+        by_symbol: dict[str, list[str]] = {}
+        for event in events:
+            by_symbol.setdefault(event.symbol, []).append(event.sequence_id)
+        held: dict[tuple[str, str], str] = {}
+        with self.engine.connect() as connection:
+            for symbol, ids in by_symbol.items():
+                for start in range(0, len(ids), 500):
+                    query = select(table.c.exchange_sequence_id, table.c.data).where(
+                        table.c.exchange == exchange,
+                        table.c.symbol == symbol,
+                        table.c.exchange_sequence_id.in_(ids[start : start + 500]),
+                    )
+                    held.update(((symbol, identity), data) for identity, data in connection.execute(query))
+        return held
+
+
+def remove_file(path: Path) -> None:
+    """Truncate in steps, then unlink: one unlink of a big file stalls every other writer of the disk."""
+    for leftover in (path.with_name(path.name + suffix) for suffix in ("-wal", "-shm", "-journal")):
+        leftover.unlink(missing_ok=True)
+    if not path.exists():
+        return
+    size = path.stat().st_size
+    while size > TRUNCATE_STEP_BYTES:
+        size -= TRUNCATE_STEP_BYTES
+        os.truncate(path, size)
+    path.unlink()
+
+
+def _meta(connection: Connection, key: str) -> str:
+    return str(connection.exec_driver_sql("SELECT value FROM meta WHERE key = ?", (key,)).scalar_one())

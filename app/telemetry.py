@@ -1,0 +1,165 @@
+"""One function per observable fact. Nothing else in the project writes a log line.
+
+Event names are constant, `noun.past_verb`; facts go in fields. A fact that may repeat many times a second is logged at most
+once in ten seconds per subject, with the number of times it happened meanwhile.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+
+from app.clock import monotonic_s
+
+QUIET_S = 10.0
+
+log = structlog.get_logger("collector")
+_last: dict[tuple[str, str], tuple[float, int]] = {}
+
+
+def _seldom(event: str, subject: str, **facts: Any) -> None:
+    now_s = monotonic_s()
+    logged_s, suppressed = _last.get((event, subject), (now_s - QUIET_S, 0))
+    if now_s - logged_s < QUIET_S:
+        _last[event, subject] = logged_s, suppressed + 1
+        return
+    _last[event, subject] = now_s, 0
+    log.warning(event, **facts, **({"repeated": suppressed} if suppressed else {}))
+
+
+# stream
+
+
+def stream_started(stream: str, symbols: int) -> None:
+    log.info("stream.started", stream=stream, symbols=symbols)
+
+
+def stream_stopped(stream: str, reason: str, undelivered_bytes: int) -> None:
+    log.info("stream.stopped", stream=stream, reason=reason, spooled_bytes=undelivered_bytes)
+
+
+def connection_opened(stream: str, epoch: str) -> None:
+    log.info("connection.opened", stream=stream, epoch=epoch)
+
+
+def connection_failed(stream: str, detail: str, retry_s: float) -> None:
+    log.warning("connection.failed", stream=stream, detail=detail, retry_s=round(retry_s, 2))
+
+
+def connection_closed(stream: str, reason: str, detail: str, frames: int, since_data_s: float | None) -> None:
+    since = "never" if since_data_s is None else round(since_data_s, 3)
+    log.info("connection.closed", stream=stream, reason=reason, detail=detail, frames=frames, since_data_s=since)
+
+
+def subscription_rejected(stream: str, symbol: str, feed: str, words: str) -> None:
+    log.warning("subscription.rejected", stream=stream, symbol=symbol, feed=feed, words=words)
+
+
+def frame_rejected(stream: str, reason: str, size_bytes: int) -> None:
+    _seldom("frame.rejected", stream, stream=stream, reason=reason, size_bytes=size_bytes)
+
+
+def gap_detected(stream: str, symbol: str, feed: str, from_id: str, to_id: str, size: int | None) -> None:
+    log.warning("gap.detected", stream=stream, symbol=symbol, feed=feed, from_id=from_id, to_id=to_id, size=size)
+
+
+def event_refused(stream: str, symbol: str, feed: str) -> None:
+    _seldom("event.refused", f"{stream} {symbol} {feed}", stream=stream, symbol=symbol, feed=feed, why="queue full")
+
+
+def push_failed(stream: str, error: Exception) -> None:
+    _seldom("push.failed", stream, stream=stream, error=str(error), then="batches go to the spool")
+
+
+def buffer_full(stream: str) -> None:
+    _seldom("buffer.full", stream, stream=stream, remedy="is the flush running? see [buffer] list_max_bytes")
+
+
+def spool_refused(stream: str, error: Exception) -> None:
+    _seldom("spool.refused", stream, stream=stream, error=str(error) or type(error).__name__)
+
+
+def spool_drained(stream: str) -> None:
+    log.info("spool.drained", stream=stream)
+
+
+def lease_lost(stream: str, holder: str | None) -> None:
+    log.warning("lease.lost", stream=stream, holder=holder)
+
+
+def stream_dispatched(stream: str) -> None:
+    log.info("stream.dispatched", stream=stream)
+
+
+# flush
+
+
+def flush_committed(
+    segment: int, batches: int, stored: int, duplicates: int, replays: int, quarantined: int, seconds: float
+) -> None:
+    log.info(
+        "flush.committed", segment=segment, batches=batches, stored=stored, duplicates=duplicates, replays=replays,
+        quarantined=quarantined, seconds=round(seconds, 3),
+    )  # fmt: skip
+
+
+def flush_failed(stream: str, kind: str, error: Exception) -> None:
+    log.error("flush.failed", stream=stream, kind=kind, error=str(error), then="the claim stays in Redis")
+
+
+def flush_skipped(why: str) -> None:
+    log.info("flush.skipped", why=why)
+
+
+def element_rejected(stream: str, error: Exception, size_bytes: int) -> None:
+    log.error("element.rejected", stream=stream, error=str(error), size_bytes=size_bytes, then="quarantined")
+
+
+def row_rejected(symbol: str, feed: str, number: int, error: str) -> None:
+    log.error("row.rejected", symbol=symbol, feed=feed, number=number, error=error, then="quarantined")
+
+
+def segment_opened(segment: int, path: str) -> None:
+    log.info("segment.opened", segment=segment, path=path)
+
+
+def segment_sealed(segment: int, rows: int) -> None:
+    log.info("segment.sealed", segment=segment, rows=rows)
+
+
+# archive
+
+
+def object_written(key: str, rows: int, size_bytes: int) -> None:
+    log.info("object.written", key=key, rows=rows, size_bytes=size_bytes)
+
+
+def object_verified(key: str, store: str, how: str) -> None:
+    log.info("object.verified", key=key, store=store, how=how)
+
+
+def object_failed(stage: str, subject: str, error: Exception) -> None:
+    log.error("object.failed", stage=stage, subject=subject, error=str(error), then="local rows stay; next cycle retries")
+
+
+def segment_removed(segment: int, rows: int) -> None:
+    log.info("segment.removed", segment=segment, rows=rows)
+
+
+def removal_refused(segment: int, why: str) -> None:
+    log.error("segment.removal_refused", segment=segment, why=why)
+
+
+def archive_skipped(why: str) -> None:
+    log.info("archive.skipped", why=why)
+
+
+# processes
+
+
+def worker_ready(name: str, *, beat: bool) -> None:
+    if beat:
+        log.info("worker.ready", worker=name)
+    else:
+        log.info("worker.ready", worker=name, needs="a beat process beside it: celery -A app beat (or start it with -B)")

@@ -1,0 +1,170 @@
+"""Settings -> objects. The one place where the parts are put together, so that tasks, commands and tests agree."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from app.buffer.board import Board
+from app.buffer.client import connect
+from app.buffer.events import EventBuffer
+from app.buffer.lease import Lease
+from app.buffer.spool import Spool
+from app.clock import monotonic_s, wall_us
+from app.config import Settings
+from app.errors import CollectorError, OwnedElsewhere
+from app.exchanges import EXCHANGES
+from app.pipeline.outbox import Allowance, Outbox
+from app.pipeline.plan import Stream, streams
+
+if TYPE_CHECKING:
+    from app.objects.store import Store
+    from app.pipeline.archive import Archive
+    from app.pipeline.flush import Flush
+    from app.pipeline.stream import StreamRunner
+    from app.store.ledger import Ledger
+
+#: A run of flush or archive renews its lock at a third of this; after a crash the next run waits at most so long.
+LOCK_SECS = 30.0
+#: Who owns a Redis or a prefix is remembered so long after its last run.
+OWNER_SECS = 120.0
+
+
+def whoami() -> str:
+    """This process, for people who look at a lease."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+class Wiring:
+    """Everything one process needs, each part made on first use: reading settings never touches the network."""
+
+    def __init__(self, settings: Settings, *, step: Callable[[str], None] = lambda name: None) -> None:
+        self.settings = settings
+        self._step = step
+
+    @cached_property
+    def redis(self) -> Any:
+        return connect(self.settings.redis.url, self.settings.redis.timeout_secs)
+
+    @cached_property
+    def buffer(self) -> EventBuffer:
+        return EventBuffer(self.redis, self.settings.redis.prefix, self.settings.buffer.list_max_bytes)
+
+    @cached_property
+    def board(self) -> Board:
+        return Board(self.redis, self.settings.redis.prefix)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        from app.store.ledger import Ledger
+
+        return Ledger(self.settings.database.path)
+
+    @cached_property
+    def streams(self) -> dict[str, Stream]:
+        """The plan: every stream by name."""
+        return {stream.name: stream for stream in streams(self.settings, EXCHANGES)}
+
+    @cached_property
+    def allowance(self) -> Allowance:
+        return Allowance(self.settings.buffer.process_max_bytes)
+
+    @cached_property
+    def store(self) -> Store:
+        settings = self.settings
+        if settings.storage.mode == "local":
+            from app.objects.local import LocalStore
+
+            return LocalStore(settings.storage.local_path)
+        from app.objects.bucket import BucketStore
+
+        aws = settings.aws
+        if aws.bucket is None:
+            raise CollectorError("[storage] mode is s3, but [aws] bucket names none")
+        return BucketStore(aws.bucket, aws.region, aws.endpoint_url, access_key=aws.access_key, secret_key=aws.secret_key)
+
+    def lease(self, name: str, ttl_s: float, token: str | None = None) -> Lease:
+        return Lease(self.redis, self.settings.redis.prefix, name, token or f"{whoami()}:{os.urandom(4).hex()}", ttl_s)
+
+    def spool(self, stream: str) -> Spool:
+        return Spool(self.settings.spool.dir, stream, self.settings.spool.max_bytes)
+
+    def claim_ownership(self, what: str, owner: str) -> None:
+        """One `owner` per Redis prefix (flush) or per object prefix. Raises: OwnedElsewhere, BufferUnavailable."""
+        lease = self.lease(f"owner:{what}", OWNER_SECS, token=owner)
+        if lease.acquire():
+            return
+        holder = lease.holder()
+        if holder is not None and holder != owner:
+            raise OwnedElsewhere(what, holder)
+        lease.renew()
+
+    @property
+    def owner(self) -> str:
+        """This data directory, as it says who it is to others."""
+        return f"data directory {self.ledger.data_directory} on {socket.gethostname()} ({self.ledger.path.absolute()})"
+
+    def flush(self) -> Flush:
+        from app.pipeline.flush import Flush
+
+        return Flush(
+            self.buffer,
+            self.ledger,
+            self.settings.storage.segments_path,
+            segment_secs=self.settings.storage.segment_secs,
+            wall_us=wall_us,
+            monotonic_s=monotonic_s,
+            step=self._step,
+        )
+
+    def archive(self) -> Archive:
+        from app.pipeline.archive import Archive
+
+        return Archive(
+            self.ledger,
+            self.settings.storage.segments_path,
+            self.settings.archive.dir,
+            self.store,
+            server=self.settings.aws.home_server_name,
+            cycle_deadline_s=self.settings.archive.deadline_secs,
+            monotonic_s=monotonic_s,
+            step=self._step,
+        )
+
+    def runner(
+        self, stream: Stream, lease: Lease, spool: Spool, stop: threading.Event, crowded: Callable[[], None]
+    ) -> StreamRunner:
+        """The parts of one stream. `spool` must be locked, `lease` held; `crowded` is called when its list grows long."""
+        from app.connection.symbols import unlisted
+        from app.pipeline.sender import Sender
+        from app.pipeline.stream import StreamRunner
+
+        buffer = self.settings.buffer
+        outbox = Outbox(
+            stream.name,
+            stream.exchange,
+            len(stream.subscription.symbols),
+            max_bytes=buffer.stream_max_bytes,
+            allowance=self.allowance,
+            max_events=buffer.batch_max_events,
+        )
+        made: list[StreamRunner] = []
+        sender = Sender(
+            stream.name, outbox, self.buffer, spool, lease,
+            interval_s=buffer.batch_interval_ms / 1000,
+            monotonic_s=monotonic_s,
+            crowd_events=self.settings.collector.max_batch_size,
+            crowded=crowded,
+            publish=lambda now_s: self.board.publish(stream.name, made[0].state(now_s), buffer.lease_secs),
+        )  # fmt: skip
+        made.append(
+            StreamRunner(
+                stream, EXCHANGES[stream.exchange], self.settings,
+                outbox=outbox, sender=sender, stop=stop, monotonic_s=monotonic_s, wall_us=wall_us, unlisted=unlisted,
+            )
+        )
+        return made[0]

@@ -1,0 +1,79 @@
+"""Celery: broker, queues, routes, schedule. Every deviation from Celery's defaults says why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kombu import Queue
+
+from app.config import load
+
+_loaded = load()
+settings = _loaded.settings
+
+broker_url = settings.redis.url
+broker_connection_retry_on_startup = True
+# The default of 100 attempts would end the worker during a long outage of Redis.
+broker_connection_max_retries = None
+broker_transport_options = {
+    # Keys of this collector's queues stay apart from those of another one on the same Redis.
+    "global_keyprefix": f"{settings.redis.prefix}:celery:",
+    "visibility_timeout": 7200,
+    "socket_timeout": 15,
+    "socket_connect_timeout": 5,
+    "socket_keepalive": True,
+    "health_check_interval": 10,
+    "client_name": "collector-celery",
+}
+task_publish_retry_policy = {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 1}
+
+# Nothing waits for a result: what a task did stands in the segments and the ledger.
+result_backend = None
+task_ignore_result = True
+# JSON only: a pickled message is refused, not run.
+accept_content = ["json"]
+task_serializer = "json"
+result_accept_content = ["json"]
+
+include = ("tasks.streams", "tasks.flush", "tasks.archive", "tasks.lifecycle")
+task_default_queue = "default"
+task_queues = tuple(Queue(name, routing_key=name) for name in ("default", "streams", "flush", "archive"))
+# A task for a queue that does not exist is an error, not a new queue that nobody reads.
+task_create_missing_queues = False
+task_routes = {
+    "streams.run": {"queue": "streams"},
+    "streams.supervise": {"queue": "default"},
+    "flush.*": {"queue": "flush"},
+    "archive.*": {"queue": "archive"},
+}
+
+# Stream tasks are endless: they need threads (a prefork child never hears the stop), one slot each, and no messages
+# reserved behind them. A bare `celery -A app worker` runs everything in this one process.
+worker_pool = "threads"
+worker_concurrency = max(16, 2 * len(settings.all_markets()) + 8)
+worker_prefetch_multiplier = 1
+worker_disable_prefetch = True
+worker_send_task_events = True
+task_send_sent_event = True
+worker_hijack_root_logger = False
+worker_redirect_stdouts = False
+# Of four roots only this one is ours to speak through; see tasks/lifecycle.py.
+worker_cancel_long_running_tasks_on_connection_loss = False
+
+enable_utc = True
+timezone = "UTC"
+
+
+def _every(task: str, seconds: float, **options: Any) -> dict[str, Any]:
+    """A periodic task whose message is worthless once the next one is due."""
+    return {"task": task, "schedule": seconds, "options": {"expires": seconds, **options}}
+
+
+beat_schedule = {
+    "supervise": _every("streams.supervise", 5.0),
+    "flush": _every("flush.run", settings.collector.batch_interval_secs),
+    "archive": _every("archive.run", settings.collector.archive_interval_secs),
+    "housekeeping": _every("archive.housekeeping", 3600.0),
+}
+# A rebuildable cache of when each task last ran; lives with the data.
+beat_schedule_filename = str(settings.database.path.parent / "celerybeat-schedule")

@@ -1,0 +1,1 @@
+"""The Celery tasks: options, and one call into app/pipeline each."""

@@ -1,0 +1,20 @@
+"""The periodic archive: sealed segments -> verified objects -> segments removed."""
+
+from __future__ import annotations
+
+from app.celery import app
+from app.pipeline import periodic
+from tasks.lifecycle import STOP
+from tasks.wired import wiring
+
+
+@app.task(name="archive.run", acks_late=True, ignore_result=True)
+def run() -> dict[str, object]:
+    """One archive cycle; a cycle that is still going makes this one a no-op."""
+    return periodic.archive(wiring(), STOP)
+
+
+@app.task(name="archive.housekeeping", ignore_result=True)
+def housekeeping() -> dict[str, object]:
+    """Keep the quarantine within its bound."""
+    return periodic.housekeeping(wiring())

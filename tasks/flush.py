@@ -1,0 +1,17 @@
+"""The periodic flush: Redis -> SQLite."""
+
+from __future__ import annotations
+
+from app.celery import app
+from app.pipeline import periodic
+from tasks.lifecycle import STOP
+from tasks.wired import wiring
+
+
+@app.task(name="flush.run", acks_late=True, ignore_result=True)
+def run() -> dict[str, object]:
+    """Empty every list into the open segment; a run that is still going makes this one a no-op."""
+    report = periodic.flush(wiring(), STOP)
+    if report.get("sealed"):
+        app.send_task("archive.run", expires=60)
+    return report

@@ -1,0 +1,40 @@
+"""What a worker process does around its tasks: logging, the stop flag, the watchdog."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+from celery import signals
+
+from app import telemetry
+from app.logs import configure
+
+#: Set when this process is to end; every stream and every long run looks at it.
+STOP = threading.Event()
+#: Neither Celery nor a thread pool ever gives up waiting for a thread; a platform kills after 30 s. So do we, before.
+WATCHDOG_S = 28.0
+
+
+@signals.setup_logging.connect  # type: ignore[untyped-decorator]
+def _logging(**_: Any) -> None:
+    """Celery configures no logging where this signal has a receiver; its own lines go through ours."""
+    configure()
+
+
+@signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]
+def _stop(**_: Any) -> None:
+    """Runs inside a signal handler: set the flag, start the watchdog, nothing else."""
+    STOP.set()
+    timer = threading.Timer(WATCHDOG_S, os._exit, args=(1,))
+    timer.daemon = True
+    timer.start()
+
+
+@signals.worker_ready.connect  # type: ignore[untyped-decorator]
+def _ready(sender: Any, **_: Any) -> None:
+    """Do not wait for the first beat: look for streams to start and segments to archive at once."""
+    telemetry.worker_ready(str(sender.hostname), beat=bool(getattr(sender, "beat", None)))
+    sender.app.send_task("streams.supervise", expires=10)
+    sender.app.send_task("archive.run", expires=60)
