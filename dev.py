@@ -240,7 +240,7 @@ def become(command, environ):
 
 
 def lint(environ):
-    ruff = [str(PYTHON), "-m", "ruff", "check", "--line-length", "120", "."]
+    ruff = [str(PYTHON), "-m", "ruff", "check", "."]
     mypy = [str(PYTHON), "-m", "mypy", "--strict", "app", "tasks"]
     # Both speak, also where the first finds something.
     return max([subprocess.call(command, cwd=ROOT, env=environ) for command in (ruff, mypy)])

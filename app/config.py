@@ -1,7 +1,7 @@
 """settings.toml and the environment -> one frozen `Settings`, validated once.
 
-This file holds the shape, with every default; docs/settings.md tells each key's reason. Importing it is cheap: what reads
-(settings_sources, the only importer of dynaconf) and what judges (settings_check) is imported by `load` alone.
+This file holds the shape, with every default; docs/settings.md tells each key's reason. Importing it is cheap: what
+reads (settings_sources, the only importer of dynaconf) and what judges (settings_check) is imported by `load` alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The plain tree of the settings -> frozen `Settings`, or every fault at once.
 
-A fault is a sentence: key, value, where it came from, what to do. settings_reading judges single values, settings_markets
-exchanges and markets; here are the sections, what follows from other keys, and the rules between keys.
+A fault is a sentence: key, value, where it came from, what to do. settings_reading judges single values,
+settings_markets exchanges and markets; here are the sections, what follows from other keys, and rules between keys.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One value at a time: conversion to its type, its own rules, and the sentence that says what is wrong with it.
 
-Nothing is repaired silently: a value of the wrong type is a fault even where Python would take it (true is no number, and
-"5" in a file is none either).
+Nothing is repaired silently: a value of the wrong type is a fault even where Python would take it: true is no number,
+and "5" in a file is none either.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ _KEY = re.compile(r"\s*([\w.\"' -]+?)\s*=")
 
 @dataclass(slots=True)
 class Sources:
-    """What was found. Keys of `origins` and `texts` are dotted (`redis.url`); the first of [[markets]] is `markets[1]`."""
+    """What was found; keys of `origins` and `texts` are dotted: `redis.url`; the first of [[markets]] is `markets[1]`."""
 
     file: Path | None = None
     tree: dict[str, Any] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class Sources:
 
 
 def settings_file(path: str | Path | None, environ: Mapping[str, str]) -> Path | None:
-    """The file to read: `path`, else CONFIG_PATH, else settings.toml here, else that of the checkout; None: there is none."""
+    """The file to read: `path`, else CONFIG_PATH, else settings.toml here, else the checkout's; None: there is none."""
     named = path or environ.get("CONFIG_PATH")
     if named:
         return Path(named)
@@ -107,7 +107,7 @@ def read(path: str | Path | None, environ: Mapping[str, str], sections: Mapping[
 
 
 def _dynaconf() -> Any:
-    from dynaconf import Dynaconf  # type: ignore[import-untyped]
+    from dynaconf import Dynaconf
 
     settings = Dynaconf(
         settings_files=[], environments=False, envvar_prefix=None, load_dotenv=False, core_loaders=[], loaders=[]
@@ -127,11 +127,11 @@ def _tree(settings: Any) -> dict[str, Any]:
 
 
 def _load_file(settings: Any, path: Path, sources: Sources) -> None:
-    from dynaconf.loaders import toml_loader  # type: ignore[import-untyped]
+    from dynaconf.loaders import toml_loader
 
     try:
         text = path.read_text(encoding="utf-8-sig")
-        # The text goes in, not the path: its end would choose the format, and beside it `*.local.toml` would be read too.
+        # The text goes in, not the path, whose end would choose the format and bring `*.local.toml` along.
         toml_loader.load(settings, env="_envless", silent=False, filename=[text + "\n"])
     except OSError as error:
         sources.faults.append(

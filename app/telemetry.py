@@ -140,7 +140,9 @@ def object_verified(key: str, store: str, how: str) -> None:
 
 
 def object_failed(stage: str, subject: str, error: Exception) -> None:
-    log.error("object.failed", stage=stage, subject=subject, error=str(error), then="local rows stay; next cycle retries")
+    log.error(
+        "object.failed", stage=stage, subject=subject, error=str(error), then="local rows stay; next cycle retries"
+    )
 
 
 def segment_removed(segment: int, rows: int) -> None:
@@ -162,4 +164,6 @@ def worker_ready(name: str, *, beat: bool) -> None:
     if beat:
         log.info("worker.ready", worker=name)
     else:
-        log.info("worker.ready", worker=name, needs="a beat process beside it: celery -A app beat (or start it with -B)")
+        log.info(
+            "worker.ready", worker=name, needs="a beat process beside it: celery -A app beat (or start it with -B)"
+        )

@@ -90,7 +90,9 @@ class Facts:
             labels=["exchange", "symbol"],
         )  # fmt: skip
         age = GaugeMetricFamily(
-            "collector_feed_age_seconds", "Seconds since the last data of a feed.", labels=["exchange", "symbol", "data_type"]
+            "collector_feed_age_seconds",
+            "Seconds since the last data of a feed.",
+            labels=["exchange", "symbol", "data_type"],
         )
         for stream in self._wiring.streams.values():
             state = states.get(stream.name)
@@ -144,6 +146,4 @@ def application(wiring: Wiring) -> Starlette:
         text = await run_in_threadpool(generate_latest, registry)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    return Starlette(
-        routes=[Route("/health", get_health), Route("/ready", get_ready), Route("/metrics", get_metrics)]
-    )
+    return Starlette(routes=[Route("/health", get_health), Route("/ready", get_ready), Route("/metrics", get_metrics)])

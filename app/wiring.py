@@ -85,7 +85,9 @@ class Wiring:
         aws = settings.aws
         if aws.bucket is None:
             raise CollectorError("[storage] mode is s3, but [aws] bucket names none")
-        return BucketStore(aws.bucket, aws.region, aws.endpoint_url, access_key=aws.access_key, secret_key=aws.secret_key)
+        return BucketStore(
+            aws.bucket, aws.region, aws.endpoint_url, access_key=aws.access_key, secret_key=aws.secret_key
+        )
 
     def lease(self, name: str, ttl_s: float, token: str | None = None) -> Lease:
         return Lease(self.redis, self.settings.redis.prefix, name, token or f"{whoami()}:{os.urandom(4).hex()}", ttl_s)
@@ -163,8 +165,15 @@ class Wiring:
         )  # fmt: skip
         made.append(
             StreamRunner(
-                stream, EXCHANGES[stream.exchange], self.settings,
-                outbox=outbox, sender=sender, stop=stop, monotonic_s=monotonic_s, wall_us=wall_us, unlisted=unlisted,
+                stream,
+                EXCHANGES[stream.exchange],
+                self.settings,
+                outbox=outbox,
+                sender=sender,
+                stop=stop,
+                monotonic_s=monotonic_s,
+                wall_us=wall_us,
+                unlisted=unlisted,
             )
         )
         return made[0]

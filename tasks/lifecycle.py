@@ -17,13 +17,13 @@ STOP = threading.Event()
 WATCHDOG_S = 28.0
 
 
-@signals.setup_logging.connect  # type: ignore[untyped-decorator]
+@signals.setup_logging.connect
 def _logging(**_: Any) -> None:
     """Celery configures no logging where this signal has a receiver; its own lines go through ours."""
     configure()
 
 
-@signals.worker_shutting_down.connect  # type: ignore[untyped-decorator]
+@signals.worker_shutting_down.connect
 def _stop(**_: Any) -> None:
     """Runs inside a signal handler: set the flag, start the watchdog, nothing else."""
     STOP.set()
@@ -32,7 +32,7 @@ def _stop(**_: Any) -> None:
     timer.start()
 
 
-@signals.worker_ready.connect  # type: ignore[untyped-decorator]
+@signals.worker_ready.connect
 def _ready(sender: Any, **_: Any) -> None:
     """Do not wait for the first beat: look for streams to start and segments to archive at once."""
     telemetry.worker_ready(str(sender.hostname), beat=bool(getattr(sender, "beat", None)))

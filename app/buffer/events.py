@@ -36,7 +36,7 @@ class EventBuffer:
         """Append one element; returns the events that wait in the list now, None when it is full. Raises: BufferUnavailable, and then it may or may not have
         been appended: pushing the same element again is safe, the flush counts the second one as a replay."""
         with answering():
-            args = [stream, element, events_in(element), self._list_max_bytes]
+            args: list[str | bytes | int] = [stream, element, events_in(element), self._list_max_bytes]
             waiting = cast(int, self._push(keys=self._keys(stream), args=args))
         return None if waiting < 0 else waiting
 

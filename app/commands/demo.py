@@ -18,8 +18,12 @@ from app.errors import CollectorError
 @click.option("--duration", type=click.FloatRange(min=1), help="Collect for so many seconds, then finish and account.")
 @click.option("--directory", type=click.Path(path_type=Path, file_okay=False), help="Empty directory for all files.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of /health and /metrics; default: a free one.")
-@click.option("--rate", type=click.FloatRange(min=0.1), default=5.0, show_default=True, help="Frames a second and feed.")
-@click.option("--at-least", type=int, default=3000, show_default=True, help="Events that must come in with --duration 60.")
+@click.option(
+    "--rate", type=click.FloatRange(min=0.1), default=5.0, show_default=True, help="Frames a second and feed."
+)
+@click.option(
+    "--at-least", type=int, default=3000, show_default=True, help="Events that must come in with --duration 60."
+)
 def demo(duration: float | None, directory: Path | None, port: int | None, rate: float, at_least: int) -> None:
     """Rehearse: five built-in exchanges, every process type, real Redis, SQLite and Parquet, on this machine alone.
 

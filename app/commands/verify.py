@@ -35,5 +35,7 @@ def verify(prefix: str, as_json: bool) -> None:
     else:
         for fault in report.faults:
             click.echo(f"{fault.key}: {fault.fault}")
-        click.echo(f"{report.verified} of {report.objects} objects verified, {report.rows} rows, {len(report.faults)} faults")
+        click.echo(
+            f"{report.verified} of {report.objects} objects verified, {report.rows} rows, {len(report.faults)} faults"
+        )
     sys.exit(1 if report.faults else 0)

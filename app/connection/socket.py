@@ -106,7 +106,7 @@ class Socket:
         else:
             options["http_no_proxy"] = ["*"]
         try:
-            self._ws.connect(url, **options)
+            self._ws.connect(url, **options)  # type: ignore[no-untyped-call]
         except websocket.WebSocketBadStatusException as error:
             status = error.status_code
             raise ConnectionFailed(f"the venue answered the handshake with HTTP {status}", status) from error
@@ -155,7 +155,7 @@ class Socket:
 
     def close(self) -> None:
         """Let the socket go, at once."""
-        self._ws.shutdown()
+        self._ws.shutdown()  # type: ignore[no-untyped-call]
 
     def _set_timeout(self, timeout_s: float) -> None:
         if timeout_s != self._timeout_s:

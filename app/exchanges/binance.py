@@ -6,10 +6,10 @@
 | `<s>@depth[@100ms]`          | changes of the book     | channel, U and u          | U == last u + 1  |
 | `<s>@trade`                  | one trade               | t                         | t == last t + 1  |
 
-Partial depth carries neither symbol nor time, so everything goes over the combined endpoint, whose `stream` has both the
-symbol and the channel; and every book channel of a symbol counts in one id space, so identities name the channel.
+Partial depth carries neither symbol nor time, so everything goes over the combined endpoint, whose `stream` has both
+the symbol and the channel; and all book channels of a symbol count in one id space, so identities name the channel.
 
-Source: github.com/binance/binance-spot-api-docs, web-socket-streams.md (2026-07). Grades of evidence: docs/exchanges.md.
+Source: github.com/binance/binance-spot-api-docs, web-socket-streams.md (2026-07); docs/exchanges.md grades each fact.
 """
 
 from __future__ import annotations
@@ -242,7 +242,7 @@ class Binance(Exchange):
         ]
 
     def resubscribe(self, subscription: Subscription, symbol: str, feed: str, nonce: str) -> list[Request]:
-        """Leave the stream and ask for it again. Binance sends no snapshot of a diff stream: the ids go on from where they are."""
+        """Leave the stream and ask for it again. A diff stream brings no snapshot: its ids go on from where they are."""
         leave = _request("UNSUBSCRIBE", f"{nonce[:NONCE_CHARS]}-u", subscription, [(symbol, feed)])
         again = _request("SUBSCRIBE", f"{nonce[:NONCE_CHARS]}-s", subscription, [(symbol, feed)])
         return [msgspec.structs.replace(leave, feeds=()), again]

@@ -1,12 +1,12 @@
 """Coinbase Exchange: the public feed `ws-feed`, not the Advanced Trade feed (docs/exchanges.md tells them apart).
 
-| `type`               | channel        | role                               | identity          | continuity             |
-| -------------------- | -------------- | ---------------------------------- | ----------------- | ---------------------- |
-| `snapshot`           | level2_batch   | the whole book, once a subscription | none              | starts anew            |
-| `l2update`           | level2_batch   | changes of the book                | none              | cannot be told         |
-| `match`              | matches        | one trade                          | trade_id          | trade_id == last + 1   |
-| `last_match`         | matches        | the trade before the subscription  | trade_id          | as `match`             |
-| `heartbeat`          | heartbeat      | once a second and product          |                   |                        |
+| `type`       | channel      | role                              | identity | continuity           |
+| ------------ | ------------ | --------------------------------- | -------- | -------------------- |
+| `snapshot`   | level2_batch | the whole book, on subscription   | none     | starts anew          |
+| `l2update`   | level2_batch | changes of the book               | none     | cannot be told       |
+| `match`      | matches      | one trade                         | trade_id | trade_id == last + 1 |
+| `last_match` | matches      | the trade before the subscription | trade_id | as `match`           |
+| `heartbeat`  | heartbeat    | once a second and product         |          |                      |
 
 `time` of an l2update identifies nothing: many updates share one. `side` of a match is the side of the maker.
 
@@ -82,7 +82,7 @@ class _Channel(msgspec.Struct):
 
 
 class _Subscriptions(msgspec.Struct, tag_field="type", tag="subscriptions"):
-    """`{"type":"subscriptions","channels":[{"name":"matches","product_ids":["BTC-USD"]}]}`: all that is subscribed by now."""
+    """`{"type":"subscriptions","channels":[{"name":"matches","product_ids":["BTC-USD"]}]}`: everything so far."""
 
     channels: list[_Channel]
 
@@ -132,9 +132,7 @@ class CoinbaseDecoder(Decoder):
         return (self._refused(message),)
 
     def _accepted(self, channels: Iterable[_Channel]) -> Ack | Notice:
-        listed = (
-            (product, _feed(channel.name)) for channel in channels for product in channel.product_ids or () if product
-        )
+        listed = ((product, _feed(channel.name)) for channel in channels for product in channel.product_ids or ())
         feeds = tuple((p, feed) for p, feed in listed if p in self._symbols and feed in self._feeds)
         # An Ack without feeds would speak for its request; this answer speaks for what it lists, here nothing of ours.
         return Ack("", feeds) if feeds else Notice("status", "no product of ours is subscribed")
@@ -146,9 +144,8 @@ class CoinbaseDecoder(Decoder):
         """
         sentence = f"{error.message}: {error.reason.strip()}" if error.reason else error.message
         words = _WORD.findall(sentence)
-        books_only = any(
-            word.startswith("level2") for word in words
-        )  # `matches` is a word of prose, so it names nothing
+        # Only the book's channel is looked for: `matches` is also a word of prose.
+        books_only = any(word.startswith("level2") for word in words)
         feeds = [feed for feed in self._feeds if feed == ORDERBOOK or not books_only]
         symbols = [symbol for symbol in self._symbols if symbol in words]
         if books_only and not symbols:
@@ -172,7 +169,7 @@ def _feed(channel: str) -> str:
 
 
 class Coinbase(Exchange):
-    """The public channels; `level2`, unlike `level2_batch`, has asked for a key since 2023 and is refused without one."""
+    """The public channels. `level2`, unlike `level2_batch`, has asked for a key since 2023: refused without one."""
 
     name: ClassVar[str] = "coinbase"
     ws_url: ClassVar[str] = "wss://ws-feed.exchange.coinbase.com"

@@ -49,7 +49,7 @@ def rfc3339_us(text: str | None) -> int | None:
     """Microseconds since the Unix epoch of an RFC 3339 time; digits beyond the microsecond are cut off.
 
     None where there is no time to tell: no text, no zone, not a time, or a placeholder before 1970 (Coinbase sends
-    `0001-01-01T00:00:00.000000Z`). Such an event is real and its text is stored, so its clock is no reason to refuse it.
+    `0001-01-01T00:00:00.000000Z`). Such an event is real and its text is stored: its clock is no reason to refuse it.
     """
     if text is None:
         return None
@@ -63,7 +63,7 @@ def rfc3339_us(text: str | None) -> int | None:
 def millis_us(value: int | str | None) -> int | None:
     """Microseconds since the Unix epoch of a number that should be milliseconds, given as number or as digits.
 
-    The size decides the unit, because venues switch: Binance on request (`timeUnit=MICROSECOND`), Upbit once by mistake.
+    The size decides the unit, for venues switch: Binance on request (`timeUnit=MICROSECOND`), Upbit once by mistake.
     From 1973 on milliseconds have 12 to 14 digits, microseconds 15 to 17, nanoseconds 18 and 19 (to the year 2262).
     None for anything else: 0 and seconds are not the time of any event.
     """

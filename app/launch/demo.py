@@ -98,7 +98,10 @@ class Demo:
         self.wiring = Wiring(load(path, {}).settings)
         _ = self.wiring.ledger
         todo = commands(
-            port=self.web_port, flower_port=self.flower_port, exporter_port=self.exporter_port, streams=len(self.wiring.streams)
+            port=self.web_port,
+            flower_port=self.flower_port,
+            exporter_port=self.exporter_port,
+            streams=len(self.wiring.streams),
         )
         for name, command in todo.items():
             self.processes.start(name, command)
@@ -163,7 +166,9 @@ class Demo:
             if abort.is_set():
                 raise CollectorError(f"aborted while {what}; everything is still in {self.directory}")
             if time.monotonic() > until_s:
-                raise CollectorError(f"not done within {FINISH_S:.0f} s, stopped while {what}; see {self.directory}/logs")
+                raise CollectorError(
+                    f"not done within {FINISH_S:.0f} s, stopped while {what}; see {self.directory}/logs"
+                )
 
         self.say("stopping the exchanges' data")
         status = httpx.post(f"{self.control}/stop", timeout=10, trust_env=False).json()

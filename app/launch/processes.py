@@ -49,7 +49,9 @@ class ProcessDied(CollectorError):
 class Processes:
     """Children of this process; each writes to a log file of its own."""
 
-    def __init__(self, environ: Mapping[str, str], directory: Path, logs: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, environ: Mapping[str, str], directory: Path | None, logs: Path, say: Callable[[str], None]
+    ) -> None:
         self.environ, self._directory, self._logs, self._say = dict(environ), directory, logs, say
         self._commands: dict[str, list[str]] = {}
         self._running: dict[str, subprocess.Popen[bytes]] = {}

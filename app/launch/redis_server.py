@@ -26,7 +26,9 @@ def find(environ: Mapping[str, str]) -> str:
     named = environ.get("REDIS_SERVER")
     if named:
         if shutil.which(named) is None:
-            raise SettingsError(f"REDIS_SERVER names {named!r}, which cannot be executed; unset it to use the built-in one")
+            raise SettingsError(
+                f"REDIS_SERVER names {named!r}, which cannot be executed; unset it to use the built-in one"
+            )
         return named
     for name in ("redis-server", "valkey-server"):
         if found := shutil.which(name, path=environ.get("PATH")):
@@ -49,7 +51,9 @@ def free_port(wanted: int | None = None) -> int:
         try:
             probe.bind(("127.0.0.1", wanted or 0))
         except OSError as error:
-            raise SettingsError(f"port {wanted} on 127.0.0.1 cannot be had: {error.strerror}; choose another") from error
+            raise SettingsError(
+                f"port {wanted} on 127.0.0.1 cannot be had: {error.strerror}; choose another"
+            ) from error
         return int(probe.getsockname()[1])
 
 
@@ -79,9 +83,7 @@ class RedisServer:
             except redis.RedisError:
                 if self.process.poll() is not None or time.monotonic() > until_s:
                     self.stop()
-                    raise SettingsError(
-                        f"the Redis server did not start; its last words are in {self._log}"
-                    ) from None
+                    raise SettingsError(f"the Redis server did not start; its last words are in {self._log}") from None
                 time.sleep(0.02)
 
     def stop(self) -> None:

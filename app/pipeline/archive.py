@@ -7,7 +7,9 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
+import msgspec
 from sqlalchemy.exc import DBAPIError
 
 from app import __version__, telemetry
@@ -72,7 +74,11 @@ class Archive:
         self._store.prepare()
         for entry in self._ledger.segments(SEALED):
             segment = SealedSegment(self._root / entry.path)
-            done = {o[1:4] for o in self._ledger.objects(entry.number) if o.state == VERIFIED and o.store == self._store.name}
+            done = {
+                o[1:4]
+                for o in self._ledger.objects(entry.number)
+                if o.state == VERIFIED and o.store == self._store.name
+            }
             for holding in segment.holdings():
                 if holding[:3] in done:
                     continue
@@ -175,7 +181,9 @@ class _Facts:
         ranges = number_ranges(segment, **where)
         epochs = {str(row["epoch"]): row for row in segment.records("epochs", exchange=holding.exchange)}
         spans = tuple(
-            EpochSpan(epoch=e, opened_us=epochs[e]["opened_us"], ended_us=epochs[e]["ended_us"], reason=epochs[e]["reason"])  # type: ignore[arg-type]
+            EpochSpan(
+                epoch=e, opened_us=epochs[e]["opened_us"], ended_us=epochs[e]["ended_us"], reason=epochs[e]["reason"]
+            )  # type: ignore[arg-type]
             for e in dict.fromkeys(r.epoch for r in ranges)
             if e in epochs
         )
@@ -210,5 +218,5 @@ def number_ranges(segment: SealedSegment, **where: str) -> tuple[NumberRange, ..
     return tuple(NumberRange(**_picked(NumberRange, row)) for row in segment.records("ranges", **where))
 
 
-def _picked(struct: type, row: dict[str, object]) -> dict[str, object]:
-    return {name: row[name] for name in struct.__struct_fields__}  # type: ignore[attr-defined]
+def _picked(struct: type[msgspec.Struct], row: dict[str, object]) -> dict[str, Any]:
+    return {name: row[name] for name in struct.__struct_fields__}

@@ -99,7 +99,13 @@ class Flush:
         if report.batches:
             c = report.counts
             telemetry.flush_committed(
-                entry.number, report.batches, c.stored, c.duplicates, c.replays, c.quarantined, self._now_s() - started_s
+                entry.number,
+                report.batches,
+                c.stored,
+                c.duplicates,
+                c.replays,
+                c.quarantined,
+                self._now_s() - started_s,
             )
         return report
 

@@ -125,9 +125,7 @@ class StreamRunner:
             )
         except ConnectionFailed as error:
             self._say("failed", str(error))
-            telemetry.connection_failed(
-                self.stream.name, str(error), delay_s(failures + 1, *self._retry(), 0.5)
-            )
+            telemetry.connection_failed(self.stream.name, str(error), delay_s(failures + 1, *self._retry(), 0.5))
             return
         epoch = uuid.uuid4().hex
         self._outbox.begin(Epoch(epoch, self._now_us()))
@@ -220,9 +218,7 @@ class StreamRunner:
                     telemetry.event_refused(self.stream.name, unit.symbol, unit.feed)
             elif kind is Gap:
                 self._outbox.add(unit)
-                telemetry.gap_detected(
-                    self.stream.name, unit.symbol, unit.feed, unit.from_id, unit.to_id, unit.size
-                )
+                telemetry.gap_detected(self.stream.name, unit.symbol, unit.feed, unit.from_id, unit.to_id, unit.size)
             elif kind is Quarantined:
                 self._outbox.add(unit)
                 telemetry.frame_rejected(self.stream.name, unit.reason, len(unit.frame))

@@ -144,13 +144,18 @@ def _records(connection: Connection, batch: Batch, replayed: set[Range], tallies
         if replayed and _within(unit.symbol, unit.feed, unit.number, replayed):
             continue
         tallies.of(batch.epoch, unit.symbol, unit.feed, unit.number).quarantined += 1
-        _quarantine(
-            connection, batch, unit.symbol, unit.feed, unit.number, unit.received_us, unit.reason, unit.frame
-        )
+        _quarantine(connection, batch, unit.symbol, unit.feed, unit.number, unit.received_us, unit.reason, unit.frame)
 
 
 def _quarantine(
-    connection: Connection, batch: Batch, symbol: str, feed: str, number: int, received_us: int, reason: str, frame: bytes
+    connection: Connection,
+    batch: Batch,
+    symbol: str,
+    feed: str,
+    number: int,
+    received_us: int,
+    reason: str,
+    frame: bytes,
 ) -> None:
     connection.exec_driver_sql(
         "INSERT INTO quarantine (epoch, exchange, symbol, feed, number, received_us, reason, frame)"
@@ -177,7 +182,9 @@ def _rows(
     newest = connection.exec_driver_sql(f"SELECT max(id) FROM {table}").scalar() or 0
     connection.exec_driver_sql("SAVEPOINT rows")
     try:
-        inserted = connection.exec_driver_sql(sql, [_row(batch, event) for batch, event in events]).rowcount if events else 0
+        inserted = (
+            connection.exec_driver_sql(sql, [_row(batch, event) for batch, event in events]).rowcount if events else 0
+        )
     except (DBAPIError, OverflowError, UnicodeError) as error:
         if classify(error) != "constraint":
             raise

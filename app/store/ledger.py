@@ -170,7 +170,9 @@ class Ledger:
         with self._engine.begin() as connection:
             held = connection.execute(select(func.coalesce(func.sum(func.length(table.c.frame)), 0))).scalar_one()
             let_go = 0
-            for row in connection.execute(select(table).where(func.length(table.c.frame) > 0).order_by(table.c.received_us)):
+            for row in connection.execute(
+                select(table).where(func.length(table.c.frame) > 0).order_by(table.c.received_us)
+            ):
                 if held - let_go <= max_bytes:
                     break
                 let_go += len(row.frame)
@@ -197,4 +199,6 @@ def _fold_replays(connection: Connection, found: Iterable[dict[str, object]]) ->
     for values in found:
         statement = upsert(table).values(values)
         times = table.c.times + statement.excluded.times
-        connection.execute(statement.on_conflict_do_update(index_elements=list(table.primary_key), set_={"times": times}))
+        connection.execute(
+            statement.on_conflict_do_update(index_elements=list(table.primary_key), set_={"times": times})
+        )

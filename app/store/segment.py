@@ -120,7 +120,9 @@ class SealedSegment:
         with self.engine.connect() as connection:
             meta = {key: value for key, value in connection.exec_driver_sql("SELECT key, value FROM meta")}
         if meta.get("schema_version") != str(SCHEMA_VERSION):
-            raise CollectorError(f"{self.path}: schema {meta.get('schema_version')}; this version reads {SCHEMA_VERSION}")
+            raise CollectorError(
+                f"{self.path}: schema {meta.get('schema_version')}; this version reads {SCHEMA_VERSION}"
+            )
         return meta
 
     def holdings(self) -> list[Holding]:
@@ -128,7 +130,9 @@ class SealedSegment:
         found = []
         with self.engine.connect() as connection:
             for data_type, table in ROWS.items():
-                query = select(table.c.exchange, table.c.symbol, func.count()).group_by(table.c.exchange, table.c.symbol)
+                query = select(table.c.exchange, table.c.symbol, func.count()).group_by(
+                    table.c.exchange, table.c.symbol
+                )
                 found += [Holding(e, s, data_type, rows) for e, s, rows in connection.execute(query)]
         return sorted(found)
 
@@ -144,7 +148,7 @@ class SealedSegment:
         with self.engine.connect() as connection:
             cursor = connection.execution_options(stream_results=True).exec_driver_sql(query, (exchange, symbol))
             while rows := cursor.fetchmany(chunk):
-                yield [tuple(row) for row in rows]  # type: ignore[misc]
+                yield [tuple(row) for row in rows]
 
     def records(self, name: str, **where: str) -> list[dict[str, object]]:
         """Rows of epochs, ranges, gaps, losses, quarantine or replays, as dictionaries."""

@@ -122,8 +122,14 @@ def test_a_symbol_is_refused_or_gets_one_spelling_that_is_safe_everywhere(exchan
         "%2e%2e",
         "ＢＴＣ-ＵＳＤ",
         "\u0412TC-USD",
-    ]
-    + ["x" * 100, "B" * 40 + "-" + "C" * 40, "-", "--", "BTC-USD;DROP", "{}", "*"],
+        "x" * 100,
+        "B" * 40 + "-" + "C" * 40,
+        "-",
+        "--",
+        "BTC-USD;DROP",
+        "{}",
+        "*",
+    ],
 )
 def test_what_cannot_be_a_symbol_is_refused(exchange: Exchange, symbol: str) -> None:
     with pytest.raises(InvalidSymbol):

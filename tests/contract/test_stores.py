@@ -16,7 +16,7 @@ from app.objects.bucket import BucketStore
 from app.objects.local import LocalStore
 from app.objects.store import Capabilities, Proof, Store
 from tests.support import s3_servers
-from tests.support.strict_s3 import strict_s3
+from tests.support.strict_s3 import StrictS3, strict_s3
 
 KEY = "binance/btcusdt/trade/2026-03-01/1772323200000.parquet"
 BODY = b"PAR1 the first bytes under the key PAR1"
@@ -65,36 +65,48 @@ def a_bucket(url: str, region: str = "us-west-2") -> BucketStore:
 
 @pytest.fixture(params=["local", "moto", "rclone", "strict"])
 def case(request: pytest.FixtureRequest, tmp_path: Path, servers: Servers) -> Iterator[Case]:
-    if request.param == "local":
+    name: str = request.param
+    if name == "local":
         root = tmp_path / "objects"
-        local = LocalStore(root)
-        yield prepared(Case(local, lambda key, body: overwrite(root / key, body), Capabilities(False, True), "read_back"))
-    elif request.param == "strict":
+        yield prepared(Case(LocalStore(root), writer(root), Capabilities(False, True), "read_back"))
+    elif name == "strict":
         with strict_s3() as server:
             bucket = a_bucket(server.url)
-            objects = server.buckets
-            tamper = lambda key, body: objects[bucket.bucket].update({key: body})  # noqa: E731
-            yield prepared(Case(bucket, tamper, Capabilities(True, True), "store_sha256"))
-    elif request.param == "moto":
-        server_ = servers.get("moto")
-        bucket = a_bucket(server_.url)
-        client = server_.client()
-        tamper = lambda key, body: client.put_object(Bucket=bucket.bucket, Key=key, Body=body)  # noqa: E731
-        yield prepared(Case(bucket, tamper, Capabilities(False, True), "read_back"))
+            yield prepared(Case(bucket, replacer(server, bucket), Capabilities(True, True), "store_sha256"))
+    elif name == "moto":
+        bucket = a_bucket(servers.get(name).url)
+        yield prepared(Case(bucket, putter(servers.get(name), bucket), Capabilities(False, True), "read_back"))
     else:
-        bucket = a_bucket(servers.get("rclone").url)
-        root = servers.directory / bucket.bucket
-        yield prepared(Case(bucket, lambda key, body: overwrite(root / key, body), Capabilities(False, False), "read_back"))
+        bucket = a_bucket(servers.get(name).url)
+        on_disk, by_put = writer(servers.directory / bucket.bucket), putter(servers.get(name), bucket)
+
+        def tamper(key: str, body: bytes) -> None:
+            # rclone remembers sizes for minutes: on its disk it only misses what keeps the size.
+            (on_disk if len(body) == len(stored(bucket, key)) else by_put)(key, body)
+
+        yield prepared(Case(bucket, tamper, Capabilities(False, False), "read_back"))
+
+
+def writer(root: Path) -> Callable[[str, bytes], None]:
+    def write(key: str, body: bytes) -> None:
+        assert (root / key).exists()
+        (root / key).write_bytes(body)
+
+    return write
+
+
+def putter(server: s3_servers.Server, bucket: BucketStore) -> Callable[[str, bytes], None]:
+    client = server.client()
+    return lambda key, body: client.put_object(Bucket=bucket.bucket, Key=key, Body=body)
+
+
+def replacer(server: StrictS3, bucket: BucketStore) -> Callable[[str, bytes], None]:
+    return lambda key, body: server.buckets[bucket.bucket].update({key: body})
 
 
 def prepared(case: Case) -> Case:
     case.store.prepare()
     return case
-
-
-def overwrite(path: Path, body: bytes) -> None:
-    assert path.exists()
-    path.write_bytes(body)
 
 
 @pytest.fixture
@@ -186,6 +198,7 @@ def test_keys_are_listed_ascending_below_a_prefix_without_the_probe(
         "binance/btcusdt/trade/2026-03-02/1.parquet",
         "binance/ethusdt/trade/2026-03-01/1.parquet",
         "okx/BTC-USDT/orderbook/2026-03-01/1.parquet",
+        "okx/BTC/orderbook/2026-03-01/1.parquet",
     ]
     for key in reversed(keys):
         case.store.put(key, a_file(BODY), sha256(BODY))
@@ -206,19 +219,17 @@ def test_preparing_again_changes_nothing(case: Case, a_file: Callable[[bytes], P
     assert stored(case.store, KEY) == BODY
 
 
-@pytest.mark.parametrize(
-    "key",
-    ["../out.parquet", "/etc/passwd", "a/../../out", "a//b", "a/./b", "a\\b", "a/%2e%2e/b", "a/b\n", "a/b\0", "", ".x", "a/"],
-)
-def test_a_key_that_could_leave_the_root_is_refused_everywhere(
-    case: Case, key: str, a_file: Callable[[bytes], Path]
-) -> None:
-    with pytest.raises(ValueError, match="cannot be a key"):
-        case.store.put(key, a_file(BODY), sha256(BODY))
-    with pytest.raises(ValueError, match="cannot be a key"):
-        case.store.prove(key, sha256(BODY), len(BODY))
-    with pytest.raises(ValueError, match="cannot be a key"):
-        case.store.open(key)
+def test_a_key_that_could_leave_the_root_is_refused_everywhere(case: Case, a_file: Callable[[bytes], Path]) -> None:
+    path = a_file(BODY)
+    climbing = ["../out.parquet", "/etc/passwd", "a/../../out", "a/./b", "a\\b", "a/%2e%2e/b", "a/\u2025/b"]
+    odd = ["", "a//b", "a/", ".x", "a/b\n", "a/b\0", "a/" + "b" * 65]
+    for key in climbing + odd:
+        with pytest.raises(ValueError, match="cannot be a key"):
+            case.store.put(key, path, sha256(BODY))
+        with pytest.raises(ValueError, match="cannot be a key"):
+            case.store.prove(key, sha256(BODY), len(BODY))
+        with pytest.raises(ValueError, match="cannot be a key"):
+            case.store.open(key)
     assert list(case.store.keys()) == []
 
 

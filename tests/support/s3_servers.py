@@ -53,8 +53,7 @@ def moto() -> Iterator[Server]:
 def rclone(directory: Path) -> Iterator[Server]:
     """`rclone serve s3` over `directory`, a bucket being a directory in it: ignores conditions, echoes checksums."""
     command = [_binary("rclone"), "serve", "s3", "--addr", "127.0.0.1:0", "--config", os.devnull]
-    # No cache of directories: a test changes files behind the server's back.
-    command += ["--dir-cache-time", "0s", "--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", str(directory)]
+    command += ["--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", str(directory)]
     with _running(command) as server:
         yield server
 

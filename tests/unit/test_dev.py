@@ -159,7 +159,7 @@ def test_exit_codes_and_arguments_go_through(checkout: Path) -> None:
 
 def test_lint_runs_both_and_fails_when_either_does(checkout: Path) -> None:
     assert run(checkout, "lint", PLAY_FAIL="ruff").returncode == 1
-    assert calls(checkout)[-2:] == ["-m ruff check --line-length 120 .", "-m mypy --strict app tasks"]
+    assert calls(checkout)[-2:] == ["-m ruff check .", "-m mypy --strict app tasks"]
 
 
 def test_benchmarks_are_listed_and_run_by_name(checkout: Path) -> None:

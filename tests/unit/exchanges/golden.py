@@ -1,8 +1,8 @@
-"""Frames for the tests of exchanges: our own, with the events they must become, and captured ones where there are any.
+"""Frames for the tests of exchanges: our own with the events they must become, and captured ones where at hand.
 
-`tests/fixtures/frames/<exchange>/<channel>.jsonl` holds one frame a line, `<channel>.golden.jsonl` beside it the list of
-events of each frame. Captured frames are read from the directory `COLLECTOR_FRAMES` (default: `shared/frames` beside the
-repository) and are no part of it.
+`tests/fixtures/frames/<exchange>/<channel>.jsonl` holds one frame a line, `<channel>.golden.jsonl` beside it the list
+of events of each frame. Captured frames are read from the directory `COLLECTOR_FRAMES` (default: `shared/frames` beside
+the repository) and are no part of it.
 """
 
 from __future__ import annotations

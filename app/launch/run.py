@@ -1,0 +1,75 @@
+"""The whole collector on one machine with the user's settings."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from app.config import Loaded
+from app.launch import redis_server
+from app.launch.processes import Processes, commands
+from app.pipeline import periodic
+from app.pipeline.supervise import drain_spools
+from app.wiring import Wiring
+
+
+class Machine:
+    """Redis where the user names none, and every process type."""
+
+    def __init__(self, loaded: Loaded, environ: Mapping[str, str], say: Callable[[str], None]) -> None:
+        self._settings, self._say = loaded.settings, say
+        data = loaded.settings.database.path.parent.absolute()
+        self._logs = data / "logs"
+        self._logs.mkdir(parents=True, exist_ok=True)
+        self._environ = dict(environ)
+        self._redis: redis_server.RedisServer | None = None
+        if loaded.origins.get("redis.url", "default") == "default":
+            binary = redis_server.find(environ)
+            self._redis = redis_server.RedisServer(
+                binary, data / "redis", redis_server.free_port(), self._logs / "redis.log"
+            )
+            self._environ["COLLECTOR_REDIS__URL"] = self._redis.url
+            say(f"Redis: {binary} at {self._redis.url}, files in {data / 'redis'}")
+            self._settings = replace(self._settings, redis=replace(self._settings.redis, url=self._redis.url))
+        self._processes: Processes | None = None
+        self._wiring = Wiring(self._settings)
+
+    def start(self, port: int, flower_port: int, exporter_port: int) -> None:
+        """Start everything. Raises: SettingsError when a port is taken; CollectorError when settings cannot be used."""
+        for wanted in (port, flower_port, exporter_port):
+            redis_server.free_port(wanted)
+        _ = self._wiring.ledger
+        self._processes = Processes(self._environ, None, self._logs, self._say)
+        todo = commands(
+            port=port, flower_port=flower_port, exporter_port=exporter_port, streams=len(self._wiring.streams)
+        )
+        for name, command in todo.items():
+            self._processes.start(name, command)
+        self._say(
+            f"{len(self._wiring.streams)} connections for {len(self._settings.all_markets())} markets; logs in {self._logs}"
+        )
+        self._say(f"health, metrics:   http://127.0.0.1:{port}/health  /metrics")
+        self._say(f"Flower:            http://127.0.0.1:{flower_port}/flower/")
+        self._say("Ctrl-C drains and stops")
+
+    def watch(self, stop: threading.Event) -> None:
+        """Until `stop`: start again what dies. Raises: ProcessDied."""
+        assert self._processes is not None
+        while not stop.wait(1.0):
+            self._processes.look()
+
+    def stop(self) -> None:
+        """Streams first, then one flush of what they left, then the rest; Redis last."""
+        if self._processes is not None:
+            self._say("draining")
+            self._processes.stop("beat", timeout_s=10)
+            self._processes.stop("stream", timeout_s=30)
+            self._processes.stop("worker", "archive", timeout_s=30)
+            if drain_spools(self._wiring):
+                report = periodic.flush(self._wiring, threading.Event(), deadline_s=30)
+                self._say(f"the last flush stored {report.get('stored', 0)} events")
+            self._processes.stop(timeout_s=10)
+        if self._redis is not None:
+            self._redis.stop()
+        self._say("stopped")
