@@ -139,7 +139,7 @@ def _without_password(url: str) -> str:
     except ValueError:
         return STARS if "@" in url else url
     user, at, place = parts.netloc.rpartition("@")
-    if at and not parts.scheme or "@" in parts.path + parts.query + parts.fragment:
+    if (at and not parts.scheme) or "@" in parts.path + parts.query + parts.fragment:
         return STARS  # a password with a raw '/', '?' or '#': it cannot be told where it ends
     name, colon, _ = user.partition(":")
     query = re.sub(r"(?i)((?:password|passwd|secret|token|key)=)[^&]*", rf"\1{STARS}", parts.query)

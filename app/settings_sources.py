@@ -46,7 +46,7 @@ _KEY = re.compile(r"\s*([\w.\"' -]+?)\s*=")
 
 @dataclass(slots=True)
 class Sources:
-    """What was found; keys of `origins` and `texts` are dotted: `redis.url`; the first of [[markets]] is `markets[1]`."""
+    """What was found. Keys are dotted, as `redis.url`; the first of [[markets]] is `markets[1]`."""
 
     file: Path | None = None
     tree: dict[str, Any] = field(default_factory=dict)

@@ -24,6 +24,14 @@ for name in set(os.environ) - set(clean(os.environ)):
 os.environ["COLLECTOR_REDIS__URL"] = f"redis://127.0.0.1:{redis_process.PORT}/0"
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests that talk to the real exchanges run only when asked for by name."""
+    if "live" not in config.getoption("markexpr"):
+        for item in items:
+            if "live" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="talks to the real exchanges: make live"))
+
+
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis_process.RedisProcess]:
     """A Redis for the whole session. Tests that stop or freeze a Redis use `own_redis`."""

@@ -33,8 +33,11 @@ class EventBuffer:
         return [f"{self._prefix}:buffer:{stream}", f"{self._prefix}:buffer-bytes", f"{self._prefix}:buffer-events"]
 
     def push(self, stream: str, element: bytes) -> int | None:
-        """Append one element; returns the events that wait in the list now, None when it is full. Raises: BufferUnavailable, and then it may or may not have
-        been appended: pushing the same element again is safe, the flush counts the second one as a replay."""
+        """Append one element; returns the events that wait in the list now, None when it is full.
+
+        Raises: BufferUnavailable, and then it may or may not have been appended: pushing the same element again is
+        safe, the flush counts the second one as a replay.
+        """
         with answering():
             args: list[str | bytes | int] = [stream, element, events_in(element), self._list_max_bytes]
             waiting = cast(int, self._push(keys=self._keys(stream), args=args))

@@ -35,7 +35,7 @@ def exporter(addr: str) -> None:
                 client = connection.default_channel.client
                 for queue in self.queue_list:
                     self.set_queue_length(queue, client.llen(queue))
-        except Exception as error:  # whatever it is, the next tick tries again
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next tick tries again
             log.warning("queue_lengths.failed", error=str(error))
 
     thread = upstream.QueueLenghtMonitoringThread  # sic

@@ -130,7 +130,10 @@ class Exchange(ABC):
 
     @abstractmethod
     def subscribe(self, subscription: Subscription, nonce: str) -> list[Request]:
-        """The frames that ask for everything in `subscription`, split to the venue's limits. `nonce` is unique per connection."""
+        """The frames that ask for everything in `subscription`, split to the venue's limits.
+
+        `nonce` is unique per connection.
+        """
 
     @abstractmethod
     def resubscribe(self, subscription: Subscription, symbol: str, feed: str, nonce: str) -> list[Request]:

@@ -242,7 +242,7 @@ class Binance(Exchange):
         ]
 
     def resubscribe(self, subscription: Subscription, symbol: str, feed: str, nonce: str) -> list[Request]:
-        """Leave the stream and ask for it again. A diff stream brings no snapshot: its ids go on from where they are."""
+        """Leave the stream and ask for it again. A diff stream brings no snapshot: its ids just go on."""
         leave = _request("UNSUBSCRIBE", f"{nonce[:NONCE_CHARS]}-u", subscription, [(symbol, feed)])
         again = _request("SUBSCRIBE", f"{nonce[:NONCE_CHARS]}-s", subscription, [(symbol, feed)])
         return [msgspec.structs.replace(leave, feeds=()), again]

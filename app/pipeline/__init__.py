@@ -1,1 +1,1 @@
-"""The verbs: stream, flush, archive, supervise. Each introduces the nouns (connection, buffer, store, objects) to each other."""
+"""The verbs: stream, flush, archive, supervise. Each introduces the nouns to each other."""

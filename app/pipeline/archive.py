@@ -181,11 +181,9 @@ class _Facts:
         ranges = number_ranges(segment, **where)
         epochs = {str(row["epoch"]): row for row in segment.records("epochs", exchange=holding.exchange)}
         spans = tuple(
-            EpochSpan(
-                epoch=e, opened_us=epochs[e]["opened_us"], ended_us=epochs[e]["ended_us"], reason=epochs[e]["reason"]
-            )  # type: ignore[arg-type]
-            for e in dict.fromkeys(r.epoch for r in ranges)
-            if e in epochs
+            EpochSpan(**_picked(EpochSpan, epochs[epoch]))
+            for epoch in dict.fromkeys(r.epoch for r in ranges)
+            if epoch in epochs
         )
         return cls(
             ranges,

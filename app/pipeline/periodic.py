@@ -49,7 +49,10 @@ def _alone(wiring: Wiring, name: str) -> Iterator[Callable[[], bool] | None]:
 def flush(
     wiring: Wiring, stop: threading.Event, *, deadline_s: float | None = FLUSH_DEADLINE_S, seal: bool = False
 ) -> dict[str, object]:
-    """One flush run; `seal` then seals the open segment whatever its age. Raises: OwnedElsewhere, BufferUnavailable, SQLAlchemy's errors for an unusable ledger."""
+    """One flush run; `seal` then seals the open segment whatever its age.
+
+    Raises: OwnedElsewhere, BufferUnavailable, SQLAlchemy's errors for an unusable ledger.
+    """
     wiring.claim_ownership("flush", wiring.owner)
     with _alone(wiring, "flush") as ours:
         if ours is None:

@@ -1,4 +1,4 @@
-"""dev.py: finds a Python, makes .venv once, and runs commands in it. Everything here is played with scripts, offline."""
+"""dev.py: finds a Python, makes .venv once, and runs commands in it. All is played with scripts, offline."""
 
 from __future__ import annotations
 
@@ -141,8 +141,8 @@ def test_a_venv_of_a_checkout_that_moved_is_not_trusted(checkout: Path, dev: Mod
 def test_tests_and_demo_do_not_see_the_settings_of_the_shell_but_run_does(checkout: Path) -> None:
     shell = {
         "COLLECTOR_REDIS__URL": "redis://prod", "AWS_SECRET_KEY": "x", "AWS_PROFILE": "prod", "APP": "other",
-        "CONFIG_PATH": "/etc/c.toml", "https_proxy": "http://p", "NO_PROXY": "x", "METRICS_PORT": "1", "FEEDS": "trades",
-        "DATABASE_PATH": "/srv/x.db", "WS_MAX_RETRY_DELAY_SECS": "1", "MERGE_ENABLED_FOR_DYNACONF": "true",
+        "CONFIG_PATH": "/etc/c.toml", "https_proxy": "http://p", "NO_PROXY": "x", "METRICS_PORT": "1",
+        "FEEDS": "trades", "DATABASE_PATH": "/srv/x.db", "WS_MAX_RETRY_DELAY_SECS": "1", "MERGE_ENABLED_FOR_DYNACONF": "true",
     }  # fmt: skip
     kept = {"COLLECTOR_TEST_REQUIRE": "redis", "COLLECTOR_FRAMES": "/frames", "HOME": "/home/x"}
     seen = {}
@@ -188,9 +188,8 @@ def test_make_says_so_where_python_is_missing(checkout: Path) -> None:
     make = shutil.which("make")
     if make is None:
         pytest.skip("make is not installed")
-    answer = subprocess.run(
-        [make, "-C", str(checkout), "PYTHON=no-such-python", "test"], capture_output=True, text=True, check=False
-    )
+    command = [make, "-C", str(checkout), "PYTHON=no-such-python", "test"]
+    answer = subprocess.run(command, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False)
     assert "python3 is missing: install Python 3.11 to 3.14" in answer.stderr
 
 

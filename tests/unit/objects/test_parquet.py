@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from app.objects import parquet
 from app.objects.parquet import Row, Written
 
+ROOT = str(Path(__file__).resolve().parents[3])
 EPOCH = "0a" * 16
 ROWS: list[Row] = [
     ("101", 1_772_323_200_000_900, 1_772_323_200_000_100, '{"p":"64000.10","q":"0.5"}', EPOCH),
@@ -209,7 +210,7 @@ def test_a_process_killed_while_it_writes_leaves_no_file_under_the_name(tmp_path
         "parquet.write(Path(sys.argv[1]), chunks(), exchange='a', symbol='b', data_type='trade')\n"
     )
     path = tmp_path / "a.parquet"
-    ended = subprocess.run([sys.executable, "-c", script, str(path)], env={**os.environ, "PYTHONPATH": os.getcwd()})
+    ended = subprocess.run([sys.executable, "-c", script, str(path)], env={**os.environ, "PYTHONPATH": ROOT})
     assert ended.returncode == -9
     assert not path.exists()
     write(path, [ROWS])
@@ -244,7 +245,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1 if sys.platform =
 
 def peak_kib(count: int, size: int, path: Path) -> int:
     command = [sys.executable, "-c", PEAK, str(count), str(size), str(path)]
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    environment = {**os.environ, "PYTHONPATH": ROOT}
     return int(subprocess.run(command, env=environment, capture_output=True, check=True).stdout)
 
 
@@ -259,6 +260,6 @@ def test_importing_the_object_side_loads_neither_pyarrow_nor_boto3() -> None:
         "import sys, app.objects.parquet, app.objects.bucket, app.objects.local, app.objects.manifest\n"
         "print(sorted({name.partition('.')[0] for name in sys.modules} & {'pyarrow', 'boto3', 'botocore', 'numpy'}))"
     )
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    environment = {**os.environ, "PYTHONPATH": ROOT}
     ended = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=True, text=True)
     assert ended.stdout.strip() == "[]"

@@ -32,14 +32,14 @@ def test_books_are_a_snapshot_then_updates_that_name_the_frame_before(quote, app
         book(
             '{"arg":{"channel":"books","instId":"BTC-USDT"},"action":"snapshot","data":[{'
             '"asks":[["84000.1","0.5","0","2"],["84001","0.00000007","0","1"]],'
-            '"bids":[["83999.9","1.2","0","6"],["83999.5","0.3","0","4"]],'
+            '"bids":[["83999.9","1.2","0","2"],["83999.5","0.3","0","3"]],'
             '"ts":"1790000000123","checksum":0,"seqId":900,"prevSeqId":-1}]}'
         )
     ]
     assert topic.advance(apply(market, STEP), now_us) == [
         book(
             '{"arg":{"channel":"books","instId":"BTC-USDT"},"action":"update","data":[{'
-            '"asks":[["84000.1","0.3","0","4"]],"bids":[["83999.5","0","0","0"]],'
+            '"asks":[["84000.1","0.3","0","3"]],"bids":[["83999.5","0","0","0"]],'
             '"ts":"1790000000123","checksum":0,"seqId":910,"prevSeqId":900}]}'
         )
     ]
@@ -69,7 +69,7 @@ def test_books5_is_the_whole_top_when_it_changed(quote, apply, now_us) -> None:
         book(
             '{"arg":{"channel":"books5","instId":"BTC-USDT"},"data":[{'
             '"asks":[["84000.1","0.5","0","2"],["84001","0.00000007","0","1"]],'
-            '"bids":[["83999.9","1.2","0","6"],["83999.5","0.3","0","4"]],'
+            '"bids":[["83999.9","1.2","0","2"],["83999.5","0.3","0","3"]],'
             '"instId":"BTC-USDT","ts":"1790000000123","seqId":900}]}'
         )
     ]

@@ -1,0 +1,104 @@
+"""Bounds, names and addresses, and what of them a person is shown."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import get_type_hints
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.config import SECTIONS, ExchangeSettings, MarketGroup
+from app.settings_rules import BOUNDS, complaint, is_name, shown
+
+ADDRESSES = [
+    (
+        "exchanges.ws_url",
+        ["wss://a.b/c", "ws://127.0.0.1:1", "ws://[::1]:1", "ws://localhost"],
+        [
+            "ws://a.b",
+            "https://a.b",
+            "wss://",
+            "wss://a b",
+            "wss://a:0",
+            "wss://a:99999",
+            "a.b",
+            "ws://127.0.0.1.evil.com",
+        ],
+    ),
+    (
+        "markets.base_url",
+        ["wss://a"],
+        [
+            "wss://169.254.169.254",
+            "wss://2852039166",
+            "wss://0xa9fea9fe",
+            "wss://[fe80::1]",
+            "ws://[::ffff:169.254.1.1]",
+        ],
+    ),
+    (
+        "exchanges.rest_url",
+        ["https://a.b", "http://127.1:80"],
+        ["http://a.b", "https://[fd00:ec2::254]", "file:///etc"],
+    ),
+    ("exchanges.proxy", ["http://p:3128", "socks5h://u:p@p:1080"], ["ftp://p", "socks5h://169.254.1.1:1080"]),
+    ("aws.endpoint_url", ["https://s3.example", "http://localhost:9000"], ["http://minio:9000"]),
+    (
+        "redis.url",
+        ["redis://h", "rediss://u:p@h:1/3", "redis://[::1]/"],
+        ["redis://h/name", "http://h", "redis://:p#w@h/0"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("rule", "good", "bad"), ADDRESSES)
+def test_addresses_that_lead_elsewhere_are_refused(rule: str, good: list[str], bad: list[str]) -> None:
+    assert [value for value in good if complaint(rule, value) is not None] == []
+    assert [value for value in bad if complaint(rule, value) is None] == []
+
+
+def test_names_that_could_leave_their_directory_are_refused() -> None:
+    good = ["collector", "a.b-c_d", "5", "x" * 64]
+    bad = ["", ".a", "a..b", "a/b", "a\\b", "a b", "a%2e", "é", "x" * 65, "a\n", "a\0"]
+    assert ([name for name in bad if is_name(name)], [name for name in good if not is_name(name)]) == ([], [])
+
+
+@given(st.text(max_size=20), st.text("abc", max_size=5))
+def test_a_password_in_an_address_is_never_shown(rest: str, user: str) -> None:
+    assert "CANARY" not in shown("redis.url", f"redis://{user}:CANARY{rest}@host:6379/0")
+
+
+@pytest.mark.parametrize(
+    ("rule", "value", "expected"),
+    [
+        ("redis.url", "redis://u:p@h:1/0?ssl_cert_reqs=required&ssl_password=x",
+         "redis://u:********@h:1/0?ssl_cert_reqs=required&ssl_password=********"),
+        ("redis.url", "redis://h:6379/0", "redis://h:6379/0"),
+        ("aws.access_key", "AKIA", "********"),
+        ("aws.access_key", None, "none"),
+        ("collector.feeds", ("orderbook", "trades"), "orderbook, trades"),
+    ],
+)  # fmt: skip
+def test_values_are_shown_without_their_secrets(rule: str, value: object, expected: str) -> None:
+    assert shown(rule, value) == expected
+
+
+def test_every_number_has_bounds_and_its_default_lies_within() -> None:
+    classes = {**SECTIONS, "exchanges": ExchangeSettings, "markets": MarketGroup}
+    numbers = {
+        f"{name}.{key}"
+        for name, cls in classes.items()
+        for key, hint in get_type_hints(cls).items()
+        if hint in (int, float, int | None, float | None)
+    }
+    assert set(BOUNDS) == numbers
+    defaults = {f"{name}.{f.name}": f.default for name, cls in SECTIONS.items() for f in fields(cls)}
+    assert {key: complaint(key, default) for key, default in defaults.items() if complaint(key, default)} == {}
+
+
+@given(st.sampled_from(sorted(BOUNDS)), st.floats(allow_nan=False))
+def test_bounds_hold_for_every_number(rule: str, number: float) -> None:
+    least, greatest = BOUNDS[rule]
+    assert (complaint(rule, number) is None) == (least <= number <= greatest)

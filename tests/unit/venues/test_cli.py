@@ -1,0 +1,58 @@
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from app.venues.cli import VENUES, exchange_server, listening, recordings, table
+
+
+def test_the_table_is_what_a_user_pastes_into_the_settings() -> None:
+    text = table(listening("127.0.0.1", 8900, 5))
+    for lines in (
+        '[exchanges.binance]\nws_url = "ws://127.0.0.1:8900/binance"\nrest_url = "http://127.0.0.1:8900/binance"\n',
+        '[exchanges.coinbase]\nws_url = "ws://127.0.0.1:8900/coinbase"\nrest_url = "http://127.0.0.1:8900/coinbase"\n',
+        '[exchanges.upbit]\nws_url = "ws://127.0.0.1:8900/upbit/websocket/v1"\nrest_url = "http://127.0.0.1:8900/upbit"\n',
+        '[exchanges.okx]\nws_url = "ws://127.0.0.1:8900/okx/ws/v5/public"\nrest_url = "http://127.0.0.1:8900/okx"\n',
+        '[exchanges.bybit]\nws_url = "ws://127.0.0.1:8900/bybit/v5/public/spot"\nrest_url = "http://127.0.0.1:8900/bybit"\n',
+    ):
+        assert lines in text
+    assert "curl -X POST http://127.0.0.1:8900/control/stop" in text
+
+
+def test_a_version_6_host_is_bracketed() -> None:
+    assert listening("::1", 1, 5).venues["okx"].rest_url == "http://[::1]:1/okx"
+
+
+def test_a_chosen_file_takes_the_place_of_the_venues_folder(tmp_path: Path) -> None:
+    (tmp_path / "bybit").mkdir()
+    (tmp_path / "okx").mkdir()
+    (tmp_path / "bybit" / "a.jsonl").write_text('{"topic":"orderbook.50.AUSDT","data":{}}\n')
+    (tmp_path / "okx" / "b.jsonl").write_text('{"arg":{"channel":"books","instId":"B-USDT"},"data":[{}]}\n')
+    chosen = tmp_path / "chosen.jsonl"
+    chosen.write_text('{"topic":"orderbook.50.CUSDT","data":{}}\n')
+    found = recordings(tmp_path, (("bybit", chosen),))
+    assert found is not None
+    assert {name: found[name].symbols for name in VENUES} == {
+        "binance": [], "coinbase": [], "upbit": [], "okx": ["B-USDT"], "bybit": ["CUSDT"],
+    }  # fmt: skip
+    assert recordings(None, ()) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--rate", "0"], "generating needs a rate"),
+        (["--frames-file", "kraken=x"], "write VENUE=FILE with one of binance, coinbase, upbit, okx, bybit"),
+        (["--frames", "/no/such/place"], "does not exist"),
+    ],
+)
+def test_a_wrong_option_is_explained(arguments: list[str], words: str) -> None:
+    result = CliRunner().invoke(exchange_server, arguments)
+    assert result.exit_code == 2 and words in " ".join(result.output.split())
+
+
+def test_help_teaches_the_rehearsal() -> None:
+    output = CliRunner().invoke(exchange_server, ["--help"]).output
+    assert "control/stop" in output and "KRW-BTC" in output
+    assert json.dumps(output)
