@@ -75,5 +75,6 @@ beat_schedule = {
     "archive": _every("archive.run", settings.collector.archive_interval_secs),
     "housekeeping": _every("archive.housekeeping", 3600.0),
 }
+beat_scheduler = "tasks.schedule:Schedule"
 # A rebuildable cache of when each task last ran; lives with the data.
 beat_schedule_filename = str(settings.database.path.parent / "celerybeat-schedule")

@@ -28,12 +28,14 @@ LOG = VENV / "setup.log"
 
 FIT = [(3, 14), (3, 13), (3, 12), (3, 11)]
 
-#: What must not leak from a person's shell into a demo or a test. `run` and `live` keep everything.
+#: What must not leak from a person's shell into a demo or a test. `run` keeps everything.
 LEAKS = re.compile(
-    r"COLLECTOR_.*|AWS_.*|DYNACONF_.*|.*_FOR_DYNACONF|CELERY_.*|FLOWER_.*|APP|CONFIG_PATH|(?i:.*_proxy)"
+    r"COLLECTOR_.*|AWS_.*|DYNACONF_.*|.*_FOR_DYNACONF|CELERY_.*|FLOWER_.*|APP|CONFIG_PATH"
     r"|BATCH_INTERVAL|ARCHIVE_INTERVAL_SECS|WS_.*_SECS|BUCKET_NAME|METRICS_PORT|FEEDS|HOME_SERVER_NAME"
     r"|LOG_RETENTION_DAYS|DATABASE_PATH|ARCHIVE_DIR"
 )
+#: Nor these, except into `live`, which may need them to reach the exchanges.
+PROXIES = re.compile(r"(?i:.*_proxy)")
 KEPT = {"COLLECTOR_TEST_REQUIRE", "COLLECTOR_FRAMES"}
 
 USAGE = """usage: python3 dev.py COMMAND [arguments]
@@ -227,9 +229,10 @@ def setup():
         mark("ready")
 
 
-def clean(environ):
+def clean(environ, proxies=False):
     """`environ` without what would make a demo or a test depend on whose shell it runs in."""
-    return {name: value for name, value in environ.items() if name in KEPT or not LEAKS.fullmatch(name)}
+    kept = {name: value for name, value in environ.items() if name in KEPT or not LEAKS.fullmatch(name)}
+    return kept if proxies else {name: value for name, value in kept.items() if not PROXIES.fullmatch(name)}
 
 
 def become(command, environ):
@@ -298,7 +301,7 @@ def main(arguments):
         if benchmark:
             become(benchmark, tidy)
     elif command == "live":
-        become(live(rest), dict(os.environ))
+        become(live(rest), dict(clean(os.environ, proxies=True), COLLECTOR_TEST_LIVE="1"))
     else:
         become([str(VENV / "bin" / "collector"), command] + rest, tidy if command == "demo" else dict(os.environ))
     return 0

@@ -57,7 +57,7 @@ class BatchCodec:
             if not 0 <= size <= MAX_UNPACKED_BYTES:
                 raise ElementRejected(f"batch says it unpacks to {size} bytes")
             return self._unpack(self._decompress(packed))
-        except (zstandard.ZstdError, msgspec.DecodeError) as error:
+        except (zstandard.ZstdError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ElementRejected(f"not a batch: {error}") from error
 
 

@@ -64,8 +64,10 @@ class Continuity:
         if follows == before:
             self._last[key] = last, received_us
             return Verdict.OK, None
-        if event.dense and last <= before:
-            return (Verdict.DUPLICATE if last == before else Verdict.OUT_OF_ORDER), None
+        if last == before:
+            return Verdict.DUPLICATE, None
+        if event.dense and last < before:
+            return Verdict.OUT_OF_ORDER, None
         self._last[key] = last, received_us
         if event.dense and follows < before:
             return Verdict.OK, None  # overlaps what is known and reaches further

@@ -80,6 +80,16 @@ def spool_refused(stream: str, error: Exception) -> None:
     _seldom("spool.refused", stream, stream=stream, error=str(error) or type(error).__name__)
 
 
+def sender_failed(stream: str, error: Exception) -> None:
+    _seldom("sender.failed", stream, stream=stream, error=f"{type(error).__name__}: {error}", then="it tries again")
+
+
+def batches_abandoned(stream: str, queued: int) -> None:
+    log.error(
+        "batches.abandoned", stream=stream, queued=queued, why="neither Redis nor the spool took them before the deadline"
+    )
+
+
 def spool_drained(stream: str) -> None:
     log.info("spool.drained", stream=stream)
 

@@ -34,6 +34,7 @@ class Spool:
         self._lock: BinaryIO | None = None
         #: The oldest file and how far into it everything has been delivered.
         self._delivered: tuple[str, int] = ("", 0)
+        self._waiting: bool | None = None
 
     def lock(self) -> bool:
         """Take the directory for this process, until `close`. False when another process of this host has it."""
@@ -55,8 +56,10 @@ class Spool:
         self._tail = self._lock = None
 
     def __bool__(self) -> bool:
-        """True while anything waits."""
-        return bool(self._files())
+        """True while anything waits. Looked up once: while the lock is held nobody else changes the directory."""
+        if self._waiting is None:
+            self._waiting = bool(self._files())
+        return self._waiting
 
     def _files(self) -> list[Path]:
         return sorted(self.directory.glob("*.spool"))
@@ -71,13 +74,16 @@ class Spool:
         tail = self._tail
         assert tail is not None
         start = self._tail_bytes
+        self._waiting = True
+        rest = memoryview(_RECORD.pack(len(element), zlib.crc32(element)) + element)
         try:
-            tail.write(_RECORD.pack(len(element), zlib.crc32(element)) + element)
-            tail.flush()
+            while rest:
+                rest = rest[tail.write(rest) :]
             os.fsync(tail.fileno())
             self._tail_bytes = tail.tell()
         except OSError:
-            self._tail = None  # its buffer may hold half a record: the next append begins a new file
+            self._tail = None  # it may end in half a record: the next append begins a new file
+            tail.close()
             os.truncate(tail.name, start)
             raise
 
@@ -86,7 +92,8 @@ class Spool:
             self._tail.close()
         files = self._files()
         number = int(files[-1].stem) + 1 if files else 1
-        self._tail = (self.directory / f"{number:012d}.spool").open("xb")
+        # Unbuffered: a buffer would write what a full disk refused once more when the file is closed.
+        self._tail = (self.directory / f"{number:012d}.spool").open("xb", buffering=0)
         self._tail_bytes = 0
 
     def drain(self, deliver: Callable[[bytes], bool]) -> bool:
@@ -104,6 +111,8 @@ class Spool:
                 self._tail.close()
                 self._tail = None
             path.unlink()
+            self._delivered = ("", 0)  # the next file may get this one's number
+        self._waiting = False
         return True
 
 
@@ -114,7 +123,8 @@ def read_records(path: Path, start: int = 0) -> Iterator[tuple[bytes, int]]:
         while len(head := file.read(_RECORD.size)) == _RECORD.size:
             length, checksum = _RECORD.unpack(head)
             element = file.read(length)
-            if len(element) != length or zlib.crc32(element) != checksum:
+            # No element is empty: zeros are what a file system may leave of an append that never reached the disk.
+            if not length or len(element) != length or zlib.crc32(element) != checksum:
                 return
             yield element, file.tell()
 

@@ -128,6 +128,8 @@ class Session:
             return self._quarantine(payload, received_us, f"not_utf8: {error.reason} at byte {error.start}", now_s)
         except FrameRejected as error:
             return self._quarantine(payload, received_us, str(error), now_s)
+        except Exception as error:  # noqa: BLE001 - a decoder with a bug must not cost the frame
+            return self._quarantine(payload, received_us, f"decoder_failed: {type(error).__name__}: {error}", now_s)
         outputs: list[Output] = []
         for message in messages:
             if isinstance(message, Decoded):

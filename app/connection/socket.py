@@ -59,12 +59,13 @@ class _CappedFrames(frame_buffer):
     #: Bytes of the fragments of the current message read so far.
     fragments = 0
 
-    def recv_length(self) -> None:
-        super().recv_length()
+    def recv_mask(self) -> None:
+        # The step between length and payload, which a timeout inside the head brings us to again.
         size = (self.length or 0) + self.fragments
         if size > self.max_bytes:
             head = self.recv_strict(min(self.length or 0, OVERSIZED_HEAD_BYTES))
             raise FrameTooLarge(size, head)
+        super().recv_mask()
 
     def recv_frame(self) -> Any:
         frame = super().recv_frame()

@@ -1,7 +1,8 @@
 """Keys of objects, made and taken apart. Pure.
 
-`{exchange}/{symbol}/{data_type}[/{server}]/{YYYY-MM-DD}/{start_ms}[-{suffix}].parquet`, the manifest beside it with
-`.json` instead. The day is the UTC day of `start_ms`: when the segment was opened, in ms since the Unix epoch.
+`{exchange}/{symbol}/{data_type}[/{server}]/{YYYY-MM-DD}/{start_ms}[-{suffix}].parquet`, the manifest beside it as
+`_{start_ms}[-{suffix}].json`: whatever reads a directory as a data set (pyarrow, pandas, Spark) passes over names that
+begin with `_`. The day is the UTC day of `start_ms`: when the segment was opened, in ms since the Unix epoch.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MAX_KEY_BYTES = 1024
 
 _FILE = re.compile(r"([0-9]+)(?:-([0-9]+))?\.parquet")
+_MANIFEST = re.compile(r"_[0-9]+(?:-[0-9]+)?\.json")
 _UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -76,12 +78,21 @@ def manifest_key(key: str) -> str:
     """The key of the manifest beside the object `key`. Raises: ValueError where `key` is no object's."""
     if not key.endswith(".parquet"):
         raise ValueError(f"{key!r} is not the key of an object: it does not end in .parquet")
-    return key.removesuffix(".parquet") + ".json"
+    folder, _, name = key.rpartition("/")
+    return f"{folder}/_{name.removesuffix('.parquet')}.json"
+
+
+def described_key(key: str) -> str | None:
+    """The key of the object whose manifest `key` would be; None where it is no manifest's."""
+    folder, _, name = key.rpartition("/")
+    return f"{folder}/{name[1:].removesuffix('.json')}.parquet" if _MANIFEST.fullmatch(name) else None
 
 
 def is_key(key: str) -> bool:
     """Whether a store may take `key` at all: relative, every part a name, no longer than S3 allows."""
-    return len(key) <= MAX_KEY_BYTES and all(_is_name(part) for part in key.split("/"))
+    folder, _, name = key.rpartition("/")
+    parts = folder.split("/") if _MANIFEST.fullmatch(name) else key.split("/")
+    return len(key) <= MAX_KEY_BYTES and all(_is_name(part) for part in parts)
 
 
 def checked_key(key: str) -> str:

@@ -25,6 +25,7 @@ _REFUSALS = {
     errno.EACCES: "give the user that runs Collector read and write permission there",
     errno.EPERM: "give the user that runs Collector permission there, on a file system that has hard links",
     errno.EROFS: "the file system is read-only: mount it writable, or set [storage] local_path elsewhere",
+    errno.EEXIST: "a file stands where a directory is needed: move it away",
     errno.ENOTDIR: "a file stands where a directory is needed: move it away",
     errno.EISDIR: "a directory stands where a file is needed: move it away",
     errno.ELOOP: "a symbolic link leads in a circle: remove it",
@@ -174,13 +175,12 @@ def _difference(file: BinaryIO, sha256: str, size_bytes: int) -> str:
 def _walk(directory: Path, above: str, prefix: str) -> Iterator[str]:
     """Keys of the files below `directory`, ascending as whole keys: `a-b/c` comes before `a/b`."""
     with os.scandir(directory) as entries:
-        names = sorted(f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name for entry in entries)
-    for name in names:
+        visible = [entry for entry in entries if not entry.is_symlink() and not entry.name.startswith(".")]
+    for name in sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in visible):
         key = above + name
-        if not (key.startswith(prefix) or prefix.startswith(key)) or name.startswith("."):
-            continue
         if name.endswith("/"):
-            yield from _walk(directory / name, key, prefix)
+            if key.startswith(prefix) or prefix.startswith(key):
+                yield from _walk(directory / name, key, prefix)
         elif key.startswith(prefix):
             yield key
 

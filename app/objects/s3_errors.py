@@ -103,4 +103,4 @@ def refusal(response: Mapping[str, Any]) -> Refusal:
 
 def line(text: object) -> str:
     """`text` as one line of printable ASCII."""
-    return re.sub(r"[^\x20-\x7e]+", " ", str(text)).strip()
+    return re.sub(r"[^\x21-\x7e]+", " ", str(text)).strip()

@@ -22,7 +22,6 @@ from app.pipeline.removal import Removal
 from app.store.ledger import SEALED, VERIFIED, WRITTEN, Ledger, ObjectEntry, SegmentEntry
 from app.store.segment import Holding, SealedSegment
 
-CHUNK_ROWS = 2_000
 #: Other bytes under so many names in a row mean that something is wrong with the prefix, not with one object.
 MAX_SUFFIX = 20
 
@@ -84,8 +83,7 @@ class Archive:
                     continue
                 if self._now_s() - started_s > self._cycle_deadline_s:
                     report.timed_out = True
-                    telemetry.object_failed("timeout", "cycle", TimeoutError(f"over {self._cycle_deadline_s} s"))
-                    return report
+                    break
                 try:
                     self._object(entry, segment, holding)
                     report.objects += 1
@@ -94,6 +92,8 @@ class Archive:
                     subject = f"segment {entry.number} {'/'.join(holding[:3])}"
                     report.failed[subject] = str(error)
                     telemetry.object_failed("archive", subject, error)
+        if report.timed_out:
+            telemetry.object_failed("timeout", "cycle", TimeoutError(f"over {self._cycle_deadline_s} s"))
         self._removal.finish()
         for entry in self._removal.candidates(final=final):
             try:
@@ -110,7 +110,7 @@ class Archive:
         path = self._work / str(entry.number) / exchange / symbol / f"{data_type}.parquet"
         self._step("archive.before_write")
         written = parquet.write(
-            path, segment.rows(exchange, symbol, data_type, CHUNK_ROWS),
+            path, segment.rows(exchange, symbol, data_type),
             exchange=exchange, symbol=symbol, data_type=data_type,
             metadata={"segment": f"{self._ledger.data_directory}/{entry.number}"},
         )  # fmt: skip

@@ -40,13 +40,15 @@ def streams(settings: Settings, exchanges: Mapping[str, Exchange]) -> tuple[Stre
         groups.setdefault((group.exchange, url, feeds, timeout_s), []).extend(group.symbols)
 
     planned: dict[str, Stream] = {}
+    ranks: dict[tuple[str, tuple[str, ...]], int] = {}
     for (name, url, feeds, timeout_s), symbols in groups.items():
+        # The same exchange and feeds by another URL or timeout; how many streams the first one has must not matter.
+        rank = ranks[name, feeds] = ranks.get((name, feeds), 0) + 1
+        suffix = f"-{rank}" if rank > 1 else ""
         exchange, venue = exchanges[name], settings.exchanges[name]
         limit = exchange.limits.markets_per_connection
         for slot, carried in slots(symbols, venue.connections, limit).items():
-            key = base = f"{name}-{slot}-{'.'.join(feeds)}"
-            while key in planned:  # the same exchange by another URL or timeout
-                key = f"{base}-{len(planned)}"
+            key = f"{name}-{slot}-{'.'.join(feeds)}{suffix}"
             planned[key] = Stream(
                 key, name, url, venue.rest_url, venue.proxy,
                 Subscription(carried, feeds, venue.orderbook_channel, venue.trade_channel),

@@ -55,15 +55,24 @@ class Sender:
         self.finished = Flag()
 
     def run(self, deadline_s: Callable[[], float | None]) -> None:
-        """Deliver until the outbox is closed and empty, or until `deadline_s()` has passed. Raises: nothing expected;
-        what is raised ends the stream task, and the reader notices by `finished`."""
+        """Deliver until the outbox is closed and empty, or until `deadline_s()` has passed.
+
+        Whatever goes wrong, the batch in hand stays in hand: this thread ends only when it is told to.
+        """
         try:
             while True:
-                batch_left = self._deliver_next()
-                self._keep_lease()
+                batch_left = True
+                try:
+                    batch_left = self._deliver_next()
+                    self._keep_lease()
+                except Exception as error:  # noqa: BLE001 - see above
+                    telemetry.sender_failed(self._stream, error)
+                    self.lost.wait(RETRY_S)
                 limit = deadline_s()
                 if limit is not None and ((not batch_left and not self._in_hand) or self._now_s() >= limit):
                     break
+            if self._in_hand or self._outbox.queued:
+                telemetry.batches_abandoned(self._stream, self._outbox.queued)
         finally:
             self.finished.set()
 

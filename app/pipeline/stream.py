@@ -200,11 +200,12 @@ class StreamRunner:
             return
 
     def _perform(self, socket: Socket, outputs: list[Any]) -> Close | None:
-        """Send what is to be sent, keep what is to be kept; the wish to close, if there is one."""
+        """Keep what is to be kept, then send what is to be sent; the wish to close, if there is one."""
+        close = self._keep(outputs)
         for output in outputs:
             if type(output) is Send:
                 socket.send(output.frame)
-        return self._keep(outputs)
+        return close
 
     def _keep(self, outputs: list[Any]) -> Close | None:
         close = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import threading
 from collections.abc import Callable
 
@@ -14,8 +13,8 @@ from app.wiring import Wiring
 
 
 def in_threads() -> bool:
-    """False in a prefork child, which never hears that its worker stops."""
-    return multiprocessing.parent_process() is None
+    """False where a task runs on the main thread: a prefork child, which never hears that its worker stops."""
+    return threading.current_thread() is not threading.main_thread()
 
 
 def dispatch(wiring: Wiring, ttl_s: float, send: Callable[[str], object]) -> list[str]:

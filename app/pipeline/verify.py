@@ -71,7 +71,7 @@ def verify(
             report.faults.append(Fault(key, str(error)))
         progress(report)
     for key in sorted(keys - found):
-        if not key.endswith(".json") or key.removesuffix(".json") + ".parquet" not in found:
+        if layout.described_key(key) not in found:
             report.faults.append(Fault(key, "not an object, nor the manifest of one"))
     return report
 

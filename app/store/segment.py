@@ -22,6 +22,10 @@ PAGE_SIZE = 16384
 #: Bytes taken off a removed file at a time, so that no single step stalls the disk.
 TRUNCATE_STEP_BYTES = 64 * 1024 * 1024
 
+#: Rows are read into memory so many, or so many bytes of text, at a time.
+CHUNK_ROWS = 2_000
+CHUNK_BYTES = 4 * 1024 * 1024
+
 #: exchange_sequence_id, timestamp_collector, timestamp_exchange, data, epoch
 ObjectRow = tuple[str, int, int | None, str, str]
 
@@ -136,8 +140,8 @@ class SealedSegment:
                 found += [Holding(e, s, data_type, rows) for e, s, rows in connection.execute(query)]
         return sorted(found)
 
-    def rows(self, exchange: str, symbol: str, data_type: str, chunk: int) -> Iterator[list[ObjectRow]]:
-        """The rows of one object in the order they were stored, at most `chunk` at a time."""
+    def rows(self, exchange: str, symbol: str, data_type: str) -> Iterator[list[ObjectRow]]:
+        """The rows of one object in the order they were stored, at most CHUNK_ROWS or CHUNK_BYTES (and a row) at a time."""
         table = ROWS[data_type]
         # The ids of one market come off the unique index alone, then its rows are looked up in order: another market's
         # rows are never read, and nothing but ids is sorted.
@@ -146,9 +150,16 @@ class SealedSegment:
             f" FROM {table.name} WHERE id IN (SELECT id FROM {table.name} WHERE exchange = ? AND symbol = ?) ORDER BY id"
         )
         with self.engine.connect() as connection:
-            cursor = connection.execution_options(stream_results=True).exec_driver_sql(query, (exchange, symbol))
-            while rows := cursor.fetchmany(chunk):
-                yield [tuple(row) for row in rows]
+            chunk: list[ObjectRow] = []
+            size = 0
+            for row in connection.execution_options(yield_per=100).exec_driver_sql(query, (exchange, symbol)):
+                chunk.append(tuple(row))
+                size += len(row.data)
+                if len(chunk) == CHUNK_ROWS or size >= CHUNK_BYTES:
+                    yield chunk
+                    chunk, size = [], 0
+            if chunk:
+                yield chunk
 
     def records(self, name: str, **where: str) -> list[dict[str, object]]:
         """Rows of epochs, ranges, gaps, losses, quarantine or replays, as dictionaries."""

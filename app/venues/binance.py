@@ -57,9 +57,7 @@ class PartialDepth(Topic):
         self.last = market.update_id
         bids = pairs(market.bids.top(self.levels), self.price, self.size)
         asks = pairs(market.asks.top(self.levels), self.price, self.size)
-        text = (
-            f'{{"stream":"{self.name}","data":{{"lastUpdateId":{self.last},"bids":[{bids}],"asks":[{asks}]}}}}'
-        )
+        text = f'{{"stream":"{self.name}","data":{{"lastUpdateId":{self.last},"bids":[{bids}],"asks":[{asks}]}}}}'
         return [Frame(text, (Event(self.symbol, ORDERBOOK, None, text),))]
 
 

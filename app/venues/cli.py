@@ -111,9 +111,9 @@ async def serve(
         await server.serve_until(finished)
 
 
-def _venue_and_file(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> tuple[
-    tuple[str, Path], ...
-]:
+def _venue_and_file(
+    context: click.Context, parameter: click.Parameter, given: tuple[str, ...]
+) -> tuple[tuple[str, Path], ...]:
     chosen = []
     for value in given:
         name, equals, path = value.partition("=")
@@ -134,7 +134,7 @@ def _venue_and_file(context: click.Context, parameter: click.Parameter, given: t
     help="Frames a second for each market and feed. When replaying: frames a second for each connection, "
     "0 as fast as it reads.",
 )
-@click.option("--seed", type=int, help="The same seed gives the same markets; only times differ. Default: other each run.")
+@click.option("--seed", type=int, help="The same seed gives the same markets, at other times. Default: new each run.")
 @click.option(
     "--sent",
     type=click.Path(dir_okay=False, path_type=Path),

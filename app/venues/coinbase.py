@@ -75,9 +75,7 @@ class Level2(Topic):
                 for side, price, size, _ in step.changes
             ]
         )
-        text = (
-            f'{{"type":"l2update","product_id":"{self.symbol}","changes":[{changes}],"time":"{rfc3339(now_us)}"}}'
-        )
+        text = f'{{"type":"l2update","product_id":"{self.symbol}","changes":[{changes}],"time":"{rfc3339(now_us)}"}}'
         return [Frame(text, (Event(self.symbol, ORDERBOOK, None, text),))]
 
 

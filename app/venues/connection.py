@@ -1,4 +1,4 @@
-"""One client: the frames that wait for it, the loop that hands them to the socket, and the record of those handed over."""
+"""One client: the frames that wait for it, the loop that hands them to the socket, the record of what was sent."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Send(msgspec.Struct, frozen=True):
 
 
 class Join(msgspec.Struct, frozen=True):
-    """The client gets this topic from now on: its opening frames (the snapshot) unless not wanted, then the live ones."""
+    """The client gets this topic from now on: its opening frames (such as a snapshot), then the live ones."""
 
     topic: str
     opening: bool = True
@@ -75,7 +75,7 @@ def say(text: str) -> Send:
     return Send(Frame(text))
 
 
-class Topic(ABC):
+class Topic:
     """One series of frames. Only advanced while somebody is subscribed; `begin` is told when the first one comes."""
 
     #: `orderbook`, `trade`, or "" for a control series such as heartbeats.

@@ -1,4 +1,4 @@
-"""Integers as decimal text, the way each venue writes its numbers. No float takes part, except where a venue prints one.
+"""Integers as decimal text, the way each venue writes its numbers.
 
 A price or size is an integer of 10**-decimals. Each function here returns a writer for one such scale.
 """

@@ -39,9 +39,7 @@ class Status(msgspec.Struct):
 class Floor:
     """Runs the markets of all venues at `rate` steps a second each; with recordings, replays those instead."""
 
-    def __init__(
-        self, rate: float, now_us: Callable[[], int], recordings: dict[str, Recording] | None = None
-    ) -> None:
+    def __init__(self, rate: float, now_us: Callable[[], int], recordings: dict[str, Recording] | None = None) -> None:
         self.rate, self.now_us, self.recordings = rate, now_us, recordings
         self.connections: set[Connection] = set()
         self._running = asyncio.Event()

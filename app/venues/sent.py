@@ -76,9 +76,7 @@ class Sent:
         if self._file:
             self._write(Opened(venue, connection, time_us))
 
-    def closed(
-        self, venue: str, connection: int, time_us: int, code: int, reason: str, acknowledged: bool
-    ) -> None:
+    def closed(self, venue: str, connection: int, time_us: int, code: int, reason: str, acknowledged: bool) -> None:
         """A connection is gone; nothing more is written for it."""
         if self._file:
             self._write(Closed(venue, connection, time_us, code, reason, acknowledged))

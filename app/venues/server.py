@@ -1,9 +1,9 @@
 """One port for all venues: WebSockets and REST by path, and /control.
 
-    /<venue>/...          a WebSocket where the request asks for one, else the venue's REST answers
-    POST /control/stop    generate nothing more; answers when every event sent is in the sent file
-    POST /control/start   go on
-    GET  /control/status  connections, events sent by venue and feed, stopped
+/<venue>/...          a WebSocket where the request asks for one, else the venue's REST answers
+POST /control/stop    generate nothing more; answers when every event sent is in the sent file
+POST /control/start   go on
+GET  /control/status  connections, events sent by venue and feed, stopped
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from app.venues.sent import Sent
 FLUSH_S = 0.1
 #: How long a client may take to answer the closing handshake.
 CLOSE_S = 3.0
+#: How long a request may take: /control/stop waits for slow clients.
+OPEN_S = 30.0
 
 
 class _Socket(ServerConnection):
@@ -64,6 +66,7 @@ class ExchangeServer:
             process_request=self._request,
             create_connection=_Socket,
             compression=None,
+            open_timeout=OPEN_S,
             ping_interval=None,
             close_timeout=CLOSE_S,
         )

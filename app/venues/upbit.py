@@ -49,10 +49,19 @@ ERRORS = {
     "INVALID_PARAM": "codes field is empty.",
 }
 
-#: Key names of the two formats.
-LONG = ["type", "code", "timestamp", "total_ask_size", "total_bid_size", "orderbook_units", "ask_price", "bid_price", "ask_size", "bid_size", "stream_type", "level", "trade_date", "trade_time", "trade_timestamp", "trade_price", "trade_volume", "ask_bid", "prev_closing_price", "change", "change_price", "sequential_id", "best_ask_price", "best_ask_size", "best_bid_price", "best_bid_size"]
-SHORT = ["ty", "cd", "tms", "tas", "tbs", "obu", "ap", "bp", "as", "bs", "st", "lv", "td", "ttm", "ttms", "tp", "tv", "ab", "pcp", "c", "cp", "sid", "bap", "bas", "bbp", "bbs"]
-KEYS = {"DEFAULT": dict(zip(SHORT, LONG, strict=True)), "SIMPLE": dict(zip(SHORT, SHORT, strict=True))}
+#: SIMPLE name -> DEFAULT name.
+# fmt: off
+NAMES = {
+    "ty": "type", "cd": "code", "tms": "timestamp", "st": "stream_type",
+    "tas": "total_ask_size", "tbs": "total_bid_size", "obu": "orderbook_units", "lv": "level",
+    "ap": "ask_price", "bp": "bid_price", "as": "ask_size", "bs": "bid_size",
+    "td": "trade_date", "ttm": "trade_time", "ttms": "trade_timestamp", "tp": "trade_price", "tv": "trade_volume",
+    "ab": "ask_bid", "pcp": "prev_closing_price", "c": "change", "cp": "change_price", "sid": "sequential_id",
+    "bap": "best_ask_price", "bas": "best_ask_size", "bbp": "best_bid_price", "bbs": "best_bid_size",
+}
+# fmt: on
+#: For each format, the names it uses.
+KEYS = {"DEFAULT": NAMES, "SIMPLE": {short: short for short in NAMES}}
 
 
 class Orderbook(Topic):
@@ -256,10 +265,7 @@ class Upbit(Venue):
         if path != self.symbols_path:
             return None
         return answer(
-            [
-                {"market": i.symbol, "korean_name": i.base, "english_name": i.base}
-                for i in self.instruments.values()
-            ]
+            [{"market": i.symbol, "korean_name": i.base, "english_name": i.base} for i in self.instruments.values()]
         )
 
     def recorded_as(self, topic: str) -> str:

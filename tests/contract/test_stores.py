@@ -193,8 +193,8 @@ def test_keys_are_listed_ascending_below_a_prefix_without_the_probe(
 ) -> None:
     case.store.capabilities()
     keys = [
-        "binance/btcusdt/trade/2026-03-01/2.json",
         "binance/btcusdt/trade/2026-03-01/2.parquet",
+        "binance/btcusdt/trade/2026-03-01/_2.json",
         "binance/btcusdt/trade/2026-03-02/1.parquet",
         "binance/ethusdt/trade/2026-03-01/1.parquet",
         "okx/BTC-USDT/orderbook/2026-03-01/1.parquet",
@@ -204,7 +204,7 @@ def test_keys_are_listed_ascending_below_a_prefix_without_the_probe(
         case.store.put(key, a_file(BODY), sha256(BODY))
     assert list(case.store.keys()) == keys
     assert list(case.store.keys("binance/btcusdt/")) == keys[:3]
-    assert list(case.store.keys("binance/btcusdt/trade/2026-03-01/2.p")) == keys[1:2]
+    assert list(case.store.keys("binance/btcusdt/trade/2026-03-01/2.p")) == keys[:1]
     assert list(case.store.keys("upbit/")) == []
 
 

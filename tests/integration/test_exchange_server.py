@@ -170,6 +170,8 @@ def test_sigterm_closes_connections_with_1001_and_finishes_the_sent_file(running
             break
         count += len(events_of("okx", payload.decode()))
     assert payload == (1001).to_bytes(2, "big") + b"server shutting down"
+    assert client.sock
+    client.sock.close()
     assert running.process.wait(TIMEOUT_S) == 0
     opened, *events, closed = running.lines("okx")
     assert len(events) == count
@@ -242,7 +244,12 @@ def test_the_symbols_url_lists_the_test_symbols_too(shared: Running, venue: str)
 
 def test_a_wrong_path_or_method_is_refused(shared: Running) -> None:
     base = shared.told["control"].removesuffix("/control")
-    asked = [("GET", "/kraken"), ("GET", "/okx/api"), ("POST", "/okx/api/v5/public/instruments"), ("GET", "/control/no")]
+    asked = [
+        ("GET", "/kraken"),
+        ("GET", "/okx/api"),
+        ("POST", "/okx/api/v5/public/instruments"),
+        ("GET", "/control/no"),
+    ]
     assert [httpx.request(method, base + path).status_code for method, path in asked] == [404] * 4
     assert httpx.get(base + "/control/stop").status_code == 405
     with pytest.raises(websocket.WebSocketBadStatusException) as refused:

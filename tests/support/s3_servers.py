@@ -36,9 +36,9 @@ class Server:
 
     def client(self) -> Any:
         """The back door: a boto3 client that goes round the store under test."""
-        import boto3
+        from boto3.session import Session  # type: ignore[import-untyped]
 
-        session = boto3.session.Session(ACCESS_KEY, SECRET_KEY, region_name="us-east-1")
+        session = Session(ACCESS_KEY, SECRET_KEY, region_name="us-east-1")
         return session.client("s3", endpoint_url=self.url)
 
 

@@ -1,6 +1,6 @@
 """An S3 server in memory that checks what AWS checks, and fails on demand.
 
-It refuses a wrong SHA-256 (400 BadDigest) and a second put under `If-None-Match: *` (412), and returns the checksum that it
+It refuses a wrong SHA-256 (400 BadDigest) and a second put under `If-None-Match: *` (412), and returns the checksum it
 computed. Signatures are not checked.
 """
 

@@ -144,12 +144,15 @@ def test_tests_and_demo_do_not_see_the_settings_of_the_shell_but_run_does(checko
         "CONFIG_PATH": "/etc/c.toml", "https_proxy": "http://p", "NO_PROXY": "x", "METRICS_PORT": "1",
         "FEEDS": "trades", "DATABASE_PATH": "/srv/x.db", "WS_MAX_RETRY_DELAY_SECS": "1", "MERGE_ENABLED_FOR_DYNACONF": "true",
     }  # fmt: skip
+    proxies = {"https_proxy": "http://p", "NO_PROXY": "x"}
     kept = {"COLLECTOR_TEST_REQUIRE": "redis", "COLLECTOR_FRAMES": "/frames", "HOME": "/home/x"}
     seen = {}
     for command in ("test", "demo", "live", "run"):
         run(checkout, command, **shell, **kept)
         seen[command] = {name: value for name, value in environment(checkout).items() if name in {**shell, **kept}}
-    assert seen == {"test": kept, "demo": kept, "live": {**shell, **kept}, "run": {**shell, **kept}}
+        asked = environment(checkout).get("COLLECTOR_TEST_LIVE")
+        assert asked == ("1" if command == "live" else None)
+    assert seen == {"test": kept, "demo": kept, "live": {**kept, **proxies}, "run": {**shell, **kept}}
 
 
 def test_exit_codes_and_arguments_go_through(checkout: Path) -> None:

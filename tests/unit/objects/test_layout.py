@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.objects.layout import MAX_KEY_BYTES, ObjectKey, checked_key, is_key, manifest_key, object_key, parse_key
+from app.objects.layout import (
+    MAX_KEY_BYTES,
+    ObjectKey,
+    checked_key,
+    described_key,
+    is_key,
+    manifest_key,
+    object_key,
+    parse_key,
+)
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True).filter(lambda name: ".." not in name)
 DATA_TYPES = st.sampled_from(["orderbook", "trade"])
@@ -57,7 +66,25 @@ def test_two_different_openings_or_suffixes_never_share_a_key(
 
 @pytest.mark.parametrize(
     "name",
-    ["", ".", "..", "a..b", "../x", "a/b", "a\\b", "a\0", "a\n", " a", "a b", "%2e%2e", "-a", ".a", "b\u202ea", "b\u0442c", "a" * 65],
+    [
+        "",
+        ".",
+        "..",
+        "a..b",
+        "../x",
+        "a/b",
+        "a\\b",
+        "a\0",
+        "a\n",
+        " a",
+        "a b",
+        "%2e%2e",
+        "-a",
+        ".a",
+        "b\u202ea",
+        "b\u0442c",
+        "a" * 65,
+    ],
 )
 @pytest.mark.parametrize("place", ["exchange", "symbol", "server"])
 def test_a_name_that_could_leave_its_folder_is_refused_by_name(place: str, name: str) -> None:
@@ -90,7 +117,7 @@ def test_times_outside_the_calendar_are_refused() -> None:
         "binance/btcusdt/trade/2026-03-01/1772323200000-0.parquet",
         "binance/btcusdt/trade/2026-03-01/1772323200000-02.parquet",
         "binance/btcusdt/trade/2026-03-01/1772323200000.parquet\n",
-        "binance/btcusdt/trade/2026-03-01/1772323200000.json",
+        "binance/btcusdt/trade/2026-03-01/_1772323200000.json",
         "binance/btcusdt/trade/2026-03-01/\u0661772323200000.parquet",
         "/binance/btcusdt/trade/2026-03-01/1772323200000.parquet",
         "binance/../trade/2026-03-01/1772323200000.parquet",
@@ -113,9 +140,16 @@ def test_any_text_is_parsed_or_refused_with_value_error(text: str) -> None:
 
 
 def test_a_manifest_lies_beside_its_object() -> None:
-    assert manifest_key("a/b/trade/2026-03-01/1-2.parquet") == "a/b/trade/2026-03-01/1-2.json"
-    with pytest.raises(ValueError, match="does not end in .parquet"):
-        manifest_key("a/b/trade/2026-03-01/1.json")
+    assert manifest_key("a/b/trade/2026-03-01/1-2.parquet") == "a/b/trade/2026-03-01/_1-2.json"
+    with pytest.raises(ValueError, match=r"does not end in \.parquet"):
+        manifest_key("a/b/trade/2026-03-01/_1.json")
+
+
+def test_the_object_of_a_manifest_is_found_again() -> None:
+    key = "a/b/trade/2026-03-01/1-2.parquet"
+    assert described_key(manifest_key(key)) == key
+    assert described_key(key) is None
+    assert described_key("a/b/trade/2026-03-01/notes.json") is None
 
 
 def test_a_key_longer_than_s3_allows_is_refused() -> None:

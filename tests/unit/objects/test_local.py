@@ -12,7 +12,6 @@ from threading import Barrier, Thread
 import pytest
 
 from app.errors import KeyTaken, StoreRefused, StoreUnavailable, VerifyFailed
-from app.objects import local
 from app.objects.local import INCOMING, LocalStore
 
 ROOT = str(Path(__file__).resolve().parents[3])
@@ -84,11 +83,10 @@ def test_adopting_makes_durable_what_a_killed_writer_may_only_have_linked(
     store: LocalStore, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.put(KEY, file, SHA256)
-    steps: list[bool] = []
-    fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda d: (steps.append(os.path.isdir(f"/dev/fd/{d}")), fsync(d)))
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda d: synced.append("directory" if os.path.isdir(f"/dev/fd/{d}") else "file"))
     assert store.put(KEY, file, SHA256) is False
-    assert steps == [False, True]
+    assert synced == ["file", "directory"]
 
 
 @pytest.mark.parametrize("step", ["fsync", "link"])
@@ -138,9 +136,11 @@ def test_a_temporary_file_that_another_process_holds_stays(store: LocalStore) ->
     assert not held.exists()
 
 
-def test_of_two_writers_at_once_one_stores_and_the_other_adopts_or_is_refused(store: LocalStore, tmp_path: Path) -> None:
+def test_of_two_writers_at_once_one_stores_and_the_other_adopts_or_is_refused(
+    store: LocalStore, tmp_path: Path
+) -> None:
     bodies = [BODY, BODY, b"other bytes"]
-    answers: list[object] = []
+    answers: list[str] = []
     barrier = Barrier(len(bodies))
 
     def put(i: int, body: bytes) -> None:
@@ -148,9 +148,9 @@ def test_of_two_writers_at_once_one_stores_and_the_other_adopts_or_is_refused(st
         path.write_bytes(body)
         barrier.wait()
         try:
-            answers.append(store.put(KEY, path, hashlib.sha256(body).hexdigest()))
+            answers.append("stored" if store.put(KEY, path, hashlib.sha256(body).hexdigest()) else "adopted")
         except KeyTaken:
-            answers.append(KeyTaken)
+            answers.append("taken")
 
     threads = [Thread(target=put, args=(i, body)) for i, body in enumerate(bodies)]
     for thread in threads:
@@ -159,7 +159,7 @@ def test_of_two_writers_at_once_one_stores_and_the_other_adopts_or_is_refused(st
         thread.join()
     won = (store.root / KEY).read_bytes()
     assert won in bodies
-    assert sorted(map(str, answers)) == sorted(map(str, [True, False, KeyTaken] if won == BODY else [True, KeyTaken, KeyTaken]))
+    assert sorted(answers) == (["adopted", "stored", "taken"] if won == BODY else ["stored", "taken", "taken"])
 
 
 def test_taken_by_a_link_that_came_between_is_never_replaced(
@@ -261,6 +261,11 @@ def test_keys_look_only_into_directories_that_can_hold_the_prefix(
         store.put(f"{exchange}/x/trade/2026-03-01/1.parquet", file, SHA256)
     seen: list[str] = []
     scandir = os.scandir
-    monkeypatch.setattr(local.os, "scandir", lambda path: (seen.append(Path(path).name), scandir(path))[1])
+
+    def noted_scandir(path: Path) -> object:
+        seen.append(path.name)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", noted_scandir)
     assert list(store.keys("okx/")) == ["okx/x/trade/2026-03-01/1.parquet"]
     assert seen == ["objects", "okx", "x", "trade", "2026-03-01"]

@@ -31,7 +31,9 @@ MANIFEST = Manifest(
     clock_offset_us=-40,
     ranges=(NumberRange(epoch=EPOCH, first=1, last=3, stored=2, duplicates=1),),
     epochs=(EpochSpan(epoch=EPOCH, opened_us=1_772_323_199_000_000),),
-    gaps=(GapRecord(epoch=EPOCH, number=3, from_id="13", to_id="14", size=None, before_us=1, after_us=2, cause="venue"),),
+    gaps=(
+        GapRecord(epoch=EPOCH, number=3, from_id="13", to_id="14", size=None, before_us=1, after_us=2, cause="venue"),
+    ),
     losses=(LossRecord(epoch=EPOCH, first=4, last=9, count=6, start_us=3, end_us=4, cause="spool_full"),),
     quarantined=1,
     collector_version="0.1.0",

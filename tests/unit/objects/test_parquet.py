@@ -30,7 +30,9 @@ ANY_ROWS = st.lists(st.tuples(TEXT, INT64, st.none() | INT64, TEXT, TEXT), max_s
 
 
 def write(path: Path, chunks: Iterable[Sequence[Row]]) -> Written:
-    return parquet.write(path, chunks, exchange="binance", symbol="btcusdt", data_type="trade", metadata={"b": "2", "a": "1"})
+    return parquet.write(
+        path, chunks, exchange="binance", symbol="btcusdt", data_type="trade", metadata={"b": "2", "a": "1"}
+    )
 
 
 def rows_of(path: Path) -> list[Row]:
@@ -249,7 +251,9 @@ def peak_kib(count: int, size: int, path: Path) -> int:
     return int(subprocess.run(command, env=environment, capture_output=True, check=True).stdout)
 
 
-@pytest.mark.parametrize(("few", "many", "size"), [(40_000, 300_000, 100), (10_000, 80_000, 1_500), (10, 60, 3_000_000)])
+@pytest.mark.parametrize(
+    ("few", "many", "size"), [(40_000, 300_000, 100), (10_000, 80_000, 1_500), (10, 60, 3_000_000)]
+)
 def test_memory_does_not_grow_with_the_rows(few: int, many: int, size: int, tmp_path: Path) -> None:
     growth_kib = peak_kib(many, size, tmp_path / "many.parquet") - peak_kib(few, size, tmp_path / "few.parquet")
     assert growth_kib < 24 * 1024

@@ -9,6 +9,7 @@ from app.objects.layout import is_key
 from app.objects.probe import PROBE_BODY, PROBE_KEY, PROBE_PREFIX, Answer, probe
 from app.objects.store import Capabilities
 
+BOTH = list(product([False, True], repeat=2))
 RIGHT = hashlib.sha256(PROBE_BODY).hexdigest()
 
 
@@ -16,7 +17,8 @@ class Bucket:
     """One key of a store that checks as much as it is told to."""
 
     def __init__(self, checks_sha256: bool, checks_if_none_match: bool, takes_sha256: bool = True) -> None:
-        self.checks_sha256, self.checks_if_none_match, self.takes_sha256 = checks_sha256, checks_if_none_match, takes_sha256
+        self.checks_sha256, self.checks_if_none_match = checks_sha256, checks_if_none_match
+        self.takes_sha256 = takes_sha256
         self.stored: list[bytes] = []
 
     def put(self, body: bytes, sha256: str, if_none_match: bool) -> Answer:
@@ -30,7 +32,7 @@ class Bucket:
         return Answer.STORED
 
 
-@pytest.mark.parametrize(("checks_sha256", "checks_if_none_match"), product([False, True], repeat=2))
+@pytest.mark.parametrize(("checks_sha256", "checks_if_none_match"), BOTH)
 def test_a_store_is_believed_in_what_it_was_seen_to_refuse(checks_sha256: bool, checks_if_none_match: bool) -> None:
     bucket = Bucket(checks_sha256, checks_if_none_match)
     seen = Capabilities(refuses_wrong_sha256=checks_sha256, refuses_overwrite=checks_if_none_match)
@@ -38,7 +40,7 @@ def test_a_store_is_believed_in_what_it_was_seen_to_refuse(checks_sha256: bool, 
     assert probe(bucket.put) == seen
 
 
-@pytest.mark.parametrize(("checks_sha256", "checks_if_none_match"), product([False, True], repeat=2))
+@pytest.mark.parametrize(("checks_sha256", "checks_if_none_match"), BOTH)
 def test_the_probe_only_ever_stores_the_same_bytes(checks_sha256: bool, checks_if_none_match: bool) -> None:
     bucket = Bucket(checks_sha256, checks_if_none_match)
     probe(bucket.put)

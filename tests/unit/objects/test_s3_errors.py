@@ -81,7 +81,11 @@ def test_an_empty_answer_is_still_one() -> None:
 
 
 def test_a_strangers_words_are_one_short_line_of_plain_text() -> None:
-    answer = refusal(response(400, "Bad\nCode\x1b[31m", "first\r\nsecond\u2028third" + "x" * 500, **{"x-amz-bucket-region": "r" * 99}))
+    answer = refusal(
+        response(
+            400, "Bad\nCode\x1b[31m", "first\r\nsecond\u2028third" + "x" * 500, **{"x-amz-bucket-region": "r" * 99}
+        )
+    )
     assert answer.code == "Bad Code [31m"
     assert answer.message.startswith("first second thirdx")
     assert (len(answer.message), len(answer.region or "")) == (200, 32)

@@ -1,7 +1,8 @@
 import json
+from typing import Any
 
 from app.venues.binance import Binance
-from app.venues.dialect import Close, Event, Frame, Join, Leave, Send, Session, say
+from app.venues.dialect import Close, Event, Frame, Join, Leave, Send, say
 from app.venues.market import ASK, BID, Change, Step, Trade
 
 BIDS = [(8_399_990, 120_000), (8_399_950, 30_000)]
@@ -10,19 +11,23 @@ BOUGHT = Trade(42, 1, 8_400_010, 20_000, True, 1_790_000_000_122_456, 905)
 SOLD = Trade(43, 1, 8_399_990, 65, False, 1_790_000_000_122_456, 907)
 STEP = Step(
     [BOUGHT, SOLD],
-    [Change(ASK, 8_400_010, 30_000, 50_000), Change(BID, 8_399_950, 0, 30_000), Change(BID, 8_399_990, 119_935, 120_000)],
+    [
+        Change(ASK, 8_400_010, 30_000, 50_000),
+        Change(BID, 8_399_950, 0, 30_000),
+        Change(BID, 8_399_990, 119_935, 120_000),
+    ],
 )
 
 
-def venue() -> Binance:
+def venue() -> Any:
     return Binance(Binance.listing(), 7, 1_000)
 
 
-def session(now_us: int, **query: str) -> Session:
+def session(now_us: int, **query: str) -> Any:
     return venue().session(1, query, now_us)
 
 
-def test_partial_depth_is_the_best_levels_in_the_combined_envelope(quote, apply, now_us) -> None:
+def test_partial_depth_is_the_best_levels_in_the_combined_envelope(quote: Any, apply: Any, now_us: int) -> None:
     binance = venue()
     market = quote(binance, "btcusdt", BIDS, ASKS)
     topic = binance.topic("btcusdt@depth5@100ms", now_us)
@@ -34,14 +39,14 @@ def test_partial_depth_is_the_best_levels_in_the_combined_envelope(quote, apply,
     assert topic.advance(apply(market, STEP), now_us) == [Frame(text, (Event("btcusdt", "orderbook", None, text),))]
 
 
-def test_an_unchanged_book_is_not_sent_twice_under_one_update_id(quote, now_us) -> None:
+def test_an_unchanged_book_is_not_sent_twice_under_one_update_id(quote: Any, now_us: int) -> None:
     binance = venue()
     quote(binance, "btcusdt", BIDS, ASKS)
     topic = binance.topic("btcusdt@depth20", now_us)
     assert [len(topic.advance(Step([], []), now_us)) for _ in range(2)] == [1, 0]
 
 
-def test_diff_depth_covers_the_updates_since_the_frame_before(quote, apply, now_us) -> None:
+def test_diff_depth_covers_the_updates_since_the_frame_before(quote: Any, apply: Any, now_us: int) -> None:
     binance = venue()
     market = quote(binance, "btcusdt", BIDS, ASKS)
     topic = binance.topic("btcusdt@depth@100ms", now_us)
@@ -55,7 +60,7 @@ def test_diff_depth_covers_the_updates_since_the_frame_before(quote, apply, now_
     assert (json.loads(following.text)["data"]["U"], json.loads(following.text)["data"]["u"]) == (704, 706)
 
 
-def test_each_trade_has_a_frame_and_m_says_that_the_buyer_was_the_maker(quote, apply, now_us) -> None:
+def test_each_trade_has_a_frame_and_m_says_that_the_buyer_was_the_maker(quote: Any, apply: Any, now_us: int) -> None:
     binance = venue()
     market = quote(binance, "btcusdt", BIDS, ASKS)
     bought = (
@@ -72,7 +77,7 @@ def test_each_trade_has_a_frame_and_m_says_that_the_buyer_was_the_maker(quote, a
     ]
 
 
-def test_subscribing_is_acknowledged_whatever_the_stream_and_unknown_ones_stay_silent(now_us) -> None:
+def test_subscribing_is_acknowledged_whatever_the_stream_and_unknown_ones_stay_silent(now_us: int) -> None:
     opened = session(now_us)
     request = {"method": "SUBSCRIBE", "params": ["btcusdt@trade", "nosuch@trade"], "id": 7}
     assert opened.received(json.dumps(request), now_us) == [
@@ -90,20 +95,26 @@ def test_subscribing_is_acknowledged_whatever_the_stream_and_unknown_ones_stay_s
     ]
 
 
-def test_streams_named_in_the_url_are_joined_at_once(now_us) -> None:
+def test_streams_named_in_the_url_are_joined_at_once(now_us: int) -> None:
     assert session(now_us, streams="btcusdt@trade/ethusdt@depth20").opened() == [
         Join("btcusdt@trade"),
         Join("ethusdt@depth20"),
     ]
 
 
-def test_faulty_requests_are_answered_with_the_venues_codes(now_us) -> None:
-    for text, code in (("{", 3), ("[]", 2), ('{"id":1}', 2), ('{"method":"SUBSCRIBE","id":1}', 2), ('{"method":"X","params":[]}', 2)):
+def test_faulty_requests_are_answered_with_the_venues_codes(now_us: int) -> None:
+    for text, code in (
+        ("{", 3),
+        ("[]", 2),
+        ('{"id":1}', 2),
+        ('{"method":"SUBSCRIBE","id":1}', 2),
+        ('{"method":"X","params":[]}', 2),
+    ):
         (action,) = session(now_us).received(text, now_us)
         assert isinstance(action, Send) and json.loads(action.frame.text)["code"] == code
 
 
-def test_more_than_five_messages_a_second_end_the_connection(now_us) -> None:
+def test_more_than_five_messages_a_second_end_the_connection(now_us: int) -> None:
     opened = session(now_us)
     listed = '{"method":"LIST_SUBSCRIPTIONS","id":1}'
     assert all(isinstance(opened.received(listed, now_us + n)[0], Send) for n in range(5))
@@ -112,7 +123,7 @@ def test_more_than_five_messages_a_second_end_the_connection(now_us) -> None:
     assert all(isinstance(calm.received(listed, now_us + n * 200_000)[0], Send) for n in range(20))
 
 
-def test_exchange_info_lists_upper_case_symbols_and_refuses_an_unknown_one(now_us) -> None:
+def test_exchange_info_lists_upper_case_symbols_and_refuses_an_unknown_one(now_us: int) -> None:
     answered = venue().rest("/api/v3/exchangeInfo", {"symbol": "ETHUSDT"}, now_us)
     (listed,) = json.loads(answered.body)["symbols"]
     assert (listed["symbol"], listed["status"], listed["baseAsset"], listed["quoteAsset"]) == (
@@ -122,7 +133,7 @@ def test_exchange_info_lists_upper_case_symbols_and_refuses_an_unknown_one(now_u
     assert (refused.status, refused.body) == (400, b'{"code":-1121,"msg":"Invalid symbol."}')
 
 
-def test_the_depth_snapshot_has_the_update_id_that_diffs_continue(quote, now_us) -> None:
+def test_the_depth_snapshot_has_the_update_id_that_diffs_continue(quote: Any, now_us: int) -> None:
     binance = venue()
     quote(binance, "btcusdt", BIDS, ASKS)
     answered = binance.rest("/api/v3/depth", {"symbol": "BTCUSDT", "limit": "1"}, now_us)

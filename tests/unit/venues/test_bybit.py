@@ -1,9 +1,10 @@
 import json
+from typing import Any
 
 import pytest
 
 from app.venues.bybit import Bybit
-from app.venues.dialect import Close, Event, Frame, Join, Leave, Session, say
+from app.venues.dialect import Close, Event, Frame, Join, Leave, say
 from app.venues.market import ASK, BID, Change, Step, Trade
 
 BIDS = [(8_399_990, 1_200_000), (8_399_950, 300_000)]
@@ -13,11 +14,11 @@ SOLD = Trade(45, 1, 8_399_990, 650, False, 1_790_000_000_122_456, 906)
 STEP = Step([BOUGHT, SOLD], [Change(ASK, 8_400_010, 300_000, 500_000), Change(BID, 8_399_950, 0, 300_000)])
 
 
-def venue() -> Bybit:
+def venue() -> Any:
     return Bybit(Bybit.listing(), 7, 1_000)
 
 
-def session(now_us: int) -> Session:
+def session(now_us: int) -> Any:
     return venue().session(1, {}, now_us)
 
 
@@ -25,7 +26,7 @@ def book(text: str) -> Frame:
     return Frame(text, (Event("BTCUSDT", "orderbook", None, text),))
 
 
-def test_a_book_is_a_snapshot_then_deltas_numbered_one_by_one(quote, apply, now_us) -> None:
+def test_a_book_is_a_snapshot_then_deltas_numbered_one_by_one(quote: Any, apply: Any, now_us: int) -> None:
     bybit = venue()
     market = quote(bybit, "BTCUSDT", BIDS, ASKS)
     topic = bybit.topic("orderbook.50.BTCUSDT", now_us)
@@ -46,7 +47,9 @@ def test_a_book_is_a_snapshot_then_deltas_numbered_one_by_one(quote, apply, now_
     assert topic.advance(Step([], []), now_us) == []
 
 
-def test_depth_1_has_only_snapshots_and_repeats_one_after_three_seconds_under_the_same_u(quote, apply, now_us) -> None:
+def test_depth_1_has_only_snapshots_and_repeats_one_after_three_seconds_under_the_same_u(
+    quote: Any, apply: Any, now_us: int
+) -> None:
     bybit = venue()
     market = quote(bybit, "BTCUSDT", BIDS, ASKS)
     topic = bybit.topic("orderbook.1.BTCUSDT", now_us)
@@ -62,7 +65,7 @@ def test_depth_1_has_only_snapshots_and_repeats_one_after_three_seconds_under_th
     assert topic.quiet(now_us + 3_000_000) == [book(repeated)]
 
 
-def test_trades_share_a_frame_and_their_19_digit_ids_skip(quote, apply, now_us) -> None:
+def test_trades_share_a_frame_and_their_19_digit_ids_skip(quote: Any, apply: Any, now_us: int) -> None:
     bybit = venue()
     market = quote(bybit, "BTCUSDT", BIDS, ASKS)
     bought = (
@@ -73,9 +76,7 @@ def test_trades_share_a_frame_and_their_19_digit_ids_skip(quote, apply, now_us) 
         '{"i":"2290000000000000045","T":1790000000122,"p":"83999.9","v":"0.00065","S":"Sell","seq":906,"s":"BTCUSDT",'
         '"BT":false,"RPI":false}'
     )
-    text = (
-        '{"topic":"publicTrade.BTCUSDT","ts":1790000000123,"type":"snapshot","data":[' + bought + "," + sold + "]}"
-    )
+    text = '{"topic":"publicTrade.BTCUSDT","ts":1790000000123,"type":"snapshot","data":[' + bought + "," + sold + "]}"
     events = (
         Event("BTCUSDT", "trade", "2290000000000000044", bought),
         Event("BTCUSDT", "trade", "2290000000000000045", sold),
@@ -83,7 +84,7 @@ def test_trades_share_a_frame_and_their_19_digit_ids_skip(quote, apply, now_us) 
     assert bybit.topic("publicTrade.BTCUSDT", now_us).advance(apply(market, STEP), now_us) == [Frame(text, events)]
 
 
-def test_a_request_is_acknowledged_under_its_req_id(now_us) -> None:
+def test_a_request_is_acknowledged_under_its_req_id(now_us: int) -> None:
     opened = session(now_us)
     known = opened.connection_id
     request = '{"req_id":"s1","op":"subscribe","args":["orderbook.50.BTCUSDT","publicTrade.BTCUSDT"]}'
@@ -111,7 +112,7 @@ def test_a_request_is_acknowledged_under_its_req_id(now_us) -> None:
         ([], "error:args is empty"),
     ],
 )
-def test_a_wrong_topic_refuses_its_whole_request(now_us, args, words) -> None:
+def test_a_wrong_topic_refuses_its_whole_request(now_us: int, args: list[str], words: str) -> None:
     request = json.dumps({"req_id": "s1", "op": "subscribe", "args": args})
     (action,) = session(now_us).received(request, now_us)
     answered = json.loads(action.frame.text)
@@ -119,7 +120,7 @@ def test_a_wrong_topic_refuses_its_whole_request(now_us, args, words) -> None:
     assert ("req_id" in answered) is not words.startswith("Invalid symbol")
 
 
-def test_a_topic_is_subscribed_once(now_us) -> None:
+def test_a_topic_is_subscribed_once(now_us: int) -> None:
     opened = session(now_us)
     request = '{"req_id":"s1","op":"subscribe","args":["publicTrade.BTCUSDT"]}'
     opened.received(request, now_us)
@@ -127,14 +128,14 @@ def test_a_topic_is_subscribed_once(now_us) -> None:
     assert json.loads(action.frame.text)["ret_msg"] == "error:already subscribed,topic:publicTrade.BTCUSDT"
 
 
-def test_ten_minutes_of_silence_on_both_sides_end_the_connection(now_us) -> None:
+def test_ten_minutes_of_silence_on_both_sides_end_the_connection(now_us: int) -> None:
     opened = session(now_us)
     assert opened.due(now_us + 599_999_999, 0, 0) == []
     assert opened.due(now_us + 600_000_000, 0, 0) == [Close(1000, "no ping in 10 minutes")]
     assert opened.due(now_us + 600_000_000, 0, now_us + 1) == []
 
 
-def test_instruments_are_listed_as_trading(now_us) -> None:
+def test_instruments_are_listed_as_trading(now_us: int) -> None:
     info = json.loads(venue().rest("/v5/market/instruments-info", {"category": "spot"}, now_us).body)
     first = info["result"]["list"][0]
     assert (info["retCode"], first["symbol"], first["status"]) == (0, "BTCUSDT", "Trading")

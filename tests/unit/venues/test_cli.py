@@ -1,10 +1,11 @@
-import json
+import socket
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from app.venues.cli import VENUES, exchange_server, listening, recordings, table
+from app.venues.instruments import DOLLARS
 
 
 def test_the_table_is_what_a_user_pastes_into_the_settings() -> None:
@@ -55,4 +56,16 @@ def test_a_wrong_option_is_explained(arguments: list[str], words: str) -> None:
 def test_help_teaches_the_rehearsal() -> None:
     output = CliRunner().invoke(exchange_server, ["--help"]).output
     assert "control/stop" in output and "KRW-BTC" in output
-    assert json.dumps(output)
+
+
+def test_a_port_that_is_taken_is_told_without_a_traceback() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = CliRunner().invoke(exchange_server, ["--port", str(taken.getsockname()[1])])
+    assert result.exit_code == 1 and "address already in use" in result.output
+
+
+def test_the_documentation_names_every_option_and_every_base() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "rehearse.md").read_text()
+    options = [option for parameter in exchange_server.params for option in parameter.opts]
+    assert [option for option in options if option not in text] == []
+    assert [base for base in DOLLARS if not base.startswith("TEST") and base not in text] == []

@@ -1,9 +1,10 @@
 import json
+from typing import Any
 
 import pytest
 
 from app.venues.coinbase import LOGIN, Coinbase
-from app.venues.dialect import Close, Event, Frame, Join, Leave, Send, Session, say
+from app.venues.dialect import Close, Event, Frame, Join, Leave, Send, say
 from app.venues.market import ASK, BID, Change, Step, Trade
 
 BIDS = [(8_399_990, 120_000_000), (8_399_950, 30_000_000)]
@@ -12,21 +13,21 @@ BOUGHT = Trade(42, 1, 8_400_010, 20_000_000, True, 1_790_000_000_122_456, 905)
 STEP = Step([BOUGHT], [Change(ASK, 8_400_010, 30_000_000, 50_000_000), Change(BID, 8_399_950, 0, 30_000_000)])
 
 
-def venue() -> Coinbase:
+def venue() -> Any:
     """BTC-USD comes second here, so that tests need not build its deep book."""
     listed = Coinbase.listing()
     return Coinbase({"ETH-USD": listed["ETH-USD"]} | listed, 7, 1_000)
 
 
-def session(now_us: int) -> Session:
+def session(now_us: int) -> Any:
     return venue().session(1, {}, now_us)
 
 
-def asked(now_us: int, **request: object) -> list[object]:
+def asked(now_us: int, **request: Any) -> Any:
     return list(session(now_us).received(json.dumps({"type": "subscribe"} | request), now_us))
 
 
-def test_level2_opens_with_the_whole_book_then_tells_batches_of_changes(quote, apply, now_us) -> None:
+def test_level2_opens_with_the_whole_book_then_tells_batches_of_changes(quote: Any, apply: Any, now_us: int) -> None:
     coinbase = venue()
     market = quote(coinbase, "BTC-USD", BIDS, ASKS)
     topic = coinbase.topic("level2_batch:BTC-USD", now_us)
@@ -42,7 +43,7 @@ def test_level2_opens_with_the_whole_book_then_tells_batches_of_changes(quote, a
     assert topic.advance(apply(market, STEP), now_us) == [Frame(update, (Event("BTC-USD", "orderbook", None, update),))]
 
 
-def test_matches_open_with_the_last_trade_and_name_the_makers_side(quote, apply, now_us) -> None:
+def test_matches_open_with_the_last_trade_and_name_the_makers_side(quote: Any, apply: Any, now_us: int) -> None:
     coinbase = venue()
     market = quote(coinbase, "BTC-USD", BIDS, ASKS)
     topic = coinbase.topic("matches:BTC-USD", now_us)
@@ -60,7 +61,7 @@ def test_matches_open_with_the_last_trade_and_name_the_makers_side(quote, apply,
     assert maker != taker and [len(part) for part in maker.split("-")] == [8, 4, 4, 4, 12]
 
 
-def test_a_heartbeat_comes_once_a_second_with_the_last_trade(quote, now_us) -> None:
+def test_a_heartbeat_comes_once_a_second_with_the_last_trade(quote: Any, now_us: int) -> None:
     coinbase = venue()
     quote(coinbase, "BTC-USD", BIDS, ASKS)
     topic = coinbase.topic("heartbeat:BTC-USD", now_us)
@@ -73,13 +74,13 @@ def test_a_heartbeat_comes_once_a_second_with_the_last_trade(quote, now_us) -> N
     assert len(topic.quiet(now_us + 1_000_000)) == 1
 
 
-def test_the_first_product_of_the_listing_opens_with_more_than_a_mebibyte(now_us) -> None:
-    coinbase = Coinbase({"BTC-USD": Coinbase.listing()["BTC-USD"]}, 7, 1_000)
+def test_the_first_product_of_the_listing_opens_with_more_than_a_mebibyte(now_us: int) -> None:
+    coinbase: Any = Coinbase({"BTC-USD": Coinbase.listing()["BTC-USD"]}, 7, 1_000)
     (snapshot,) = coinbase.topic("level2_batch:BTC-USD", now_us).opening(now_us)
     assert len(snapshot.text) > 1 << 20
 
 
-def test_each_request_is_answered_with_everything_subscribed_so_far(now_us) -> None:
+def test_each_request_is_answered_with_everything_subscribed_so_far(now_us: int) -> None:
     opened = session(now_us)
     first = '{"type":"subscribe","product_ids":["BTC-USD","ETH-USD"],"channels":["matches"]}'
     assert opened.received(first, now_us) == [
@@ -109,13 +110,15 @@ def test_each_request_is_answered_with_everything_subscribed_so_far(now_us) -> N
         ({"product_ids": ["BTC-USD"], "channels": ["nothing"]}, "nothing is not a valid channel"),
     ],
 )
-def test_a_refusal_names_its_reason_and_subscribes_to_nothing(now_us, request_of, reason) -> None:
+def test_a_refusal_names_its_reason_and_subscribes_to_nothing(
+    now_us: int, request_of: dict[str, Any], reason: str
+) -> None:
     (action,) = asked(now_us, **request_of)
     assert isinstance(action, Send)
     assert json.loads(action.frame.text) == {"type": "error", "message": "Failed to subscribe", "reason": reason}
 
 
-def test_a_connection_that_does_not_subscribe_within_five_seconds_is_closed(now_us) -> None:
+def test_a_connection_that_does_not_subscribe_within_five_seconds_is_closed(now_us: int) -> None:
     opened = session(now_us)
     assert opened.due(now_us + 4_999_999, 0, 0) == []
     assert opened.due(now_us + 5_000_000, 0, 0) == [Close(1008, "no subscription within 5 seconds")]
@@ -124,7 +127,7 @@ def test_a_connection_that_does_not_subscribe_within_five_seconds_is_closed(now_
     assert busy.due(now_us + 60_000_000, 0, 0) == []
 
 
-def test_products_are_listed_as_online(now_us) -> None:
+def test_products_are_listed_as_online(now_us: int) -> None:
     listed = {row["id"]: row for row in json.loads(venue().rest("/products", {}, now_us).body)}
     assert (listed["BTC-USD"]["status"], listed["BTC-USD"]["trading_disabled"]) == ("online", False)
     assert (listed["BTC-USD"]["quote_increment"], listed["BTC-USD"]["base_currency"]) == ("0.01", "BTC")

@@ -1,6 +1,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 import app.venues.sent
 from app.venues.dialect import Event
 from app.venues.sent import Sent
@@ -29,7 +31,9 @@ def test_each_event_is_a_line_with_the_exact_text_between_the_ends_of_its_connec
     assert sent.counts == {"okx": {"trade": 2, "orderbook": 1}}
 
 
-def test_lines_are_on_disk_after_a_flush_and_not_held_back_without_bound(tmp_path: Path, monkeypatch) -> None:
+def test_lines_are_on_disk_after_a_flush_and_not_held_back_without_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(app.venues.sent, "BUFFER_BYTES", 200)
     path = tmp_path / "sent.jsonl"
     sent = Sent(path)

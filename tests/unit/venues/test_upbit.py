@@ -1,8 +1,9 @@
 import json
+from typing import Any
 
 import pytest
 
-from app.venues.dialect import Close, Event, Frame, Join, Leave, Session, say
+from app.venues.dialect import Close, Event, Frame, Join, Leave, say
 from app.venues.market import ASK, Change, Step, Trade
 from app.venues.upbit import UP, Upbit
 
@@ -13,15 +14,15 @@ BOUGHT = Trade(17_900_000_001_230_001, 1, 1_218_000_000, 20_000_000, True, 1_790
 CHANGES = [Change(ASK, 1_218_000_000, 30_000_000, 50_000_000)]
 
 
-def venue() -> Upbit:
+def venue() -> Any:
     return Upbit(Upbit.listing(), 7, 1_000)
 
 
-def session(now_us: int) -> Session:
+def session(now_us: int) -> Any:
     return venue().session(1, {}, now_us)
 
 
-def test_an_order_book_is_a_full_snapshot_in_a_binary_frame(quote, apply, now_us) -> None:
+def test_an_order_book_is_a_full_snapshot_in_a_binary_frame(quote: Any, apply: Any, now_us: int) -> None:
     upbit = venue()
     market = quote(upbit, "KRW-BTC", BIDS, ASKS)
     topic = upbit.topic("orderbook:KRW-BTC:30:SIMPLE", now_us)
@@ -30,16 +31,14 @@ def test_an_order_book_is_a_full_snapshot_in_a_binary_frame(quote, apply, now_us
         '{"ap":121800000.0,"bp":121799000.0,"as":0.5,"bs":1.2},{"ap":121801000.0,"bp":121798000.0,"as":6.043e-05,"bs":0.3}'
         '],"st":"SNAPSHOT","lv":0}'
     )
-    assert topic.opening(now_us) == [
-        Frame(snapshot, (Event("KRW-BTC", "orderbook", None, snapshot),), binary=True)
-    ]
+    assert topic.opening(now_us) == [Frame(snapshot, (Event("KRW-BTC", "orderbook", None, snapshot),), binary=True)]
     (live,) = topic.advance(apply(market, Step([], CHANGES)), now_us)
     assert live.text == snapshot.replace("SNAPSHOT", "REALTIME").replace("0.50006043", "0.30006043").replace(
         '"as":0.5', '"as":0.3'
     )
 
 
-def test_the_default_format_has_the_long_names_and_fewer_levels_on_request(quote, now_us) -> None:
+def test_the_default_format_has_the_long_names_and_fewer_levels_on_request(quote: Any, now_us: int) -> None:
     upbit = venue()
     quote(upbit, "KRW-BTC", BIDS, ASKS)
     (frame,) = upbit.topic("orderbook:KRW-BTC:1:DEFAULT", now_us).opening(now_us)
@@ -50,7 +49,7 @@ def test_the_default_format_has_the_long_names_and_fewer_levels_on_request(quote
     )
 
 
-def test_a_trade_has_the_takers_side_and_a_17_digit_id(quote, apply, now_us) -> None:
+def test_a_trade_has_the_takers_side_and_a_17_digit_id(quote: Any, apply: Any, now_us: int) -> None:
     upbit = venue()
     market = quote(upbit, "KRW-BTC", BIDS, ASKS)
     (frame,) = upbit.topic("trade:KRW-BTC:30:SIMPLE", now_us).advance(apply(market, Step([SOLD], CHANGES)), now_us)
@@ -62,7 +61,7 @@ def test_a_trade_has_the_takers_side_and_a_17_digit_id(quote, apply, now_us) -> 
     assert frame == Frame(text, (Event("KRW-BTC", "trade", "17900000001230000", text),), binary=True)
 
 
-def test_both_formats_name_the_same_trade_alike_and_the_newer_may_come_first(quote, now_us) -> None:
+def test_both_formats_name_the_same_trade_alike_and_the_newer_may_come_first(quote: Any, now_us: int) -> None:
     upbit = venue()
     quote(upbit, "KRW-BTC", BIDS, ASKS)
     step = Step([SOLD._replace(sequence=903), BOUGHT], CHANGES)
@@ -75,7 +74,7 @@ def subscribe(*parts: object) -> str:
     return json.dumps([{"ticket": "t"}, *parts])
 
 
-def test_subscribing_has_no_answer_and_a_later_message_replaces_the_earlier(now_us) -> None:
+def test_subscribing_has_no_answer_and_a_later_message_replaces_the_earlier(now_us: int) -> None:
     opened = session(now_us)
     first = subscribe({"type": "orderbook", "codes": ["KRW-BTC", "KRW-ETH.15"]}, {"format": "SIMPLE"})
     assert opened.received(first, now_us) == [
@@ -109,12 +108,12 @@ def test_subscribing_has_no_answer_and_a_later_message_replaces_the_earlier(now_
         (subscribe({"type": "trade", "codes": ["KRW-BTC"]}, {"format": []}), "WRONG_FORMAT"),
     ],
 )
-def test_a_faulty_message_is_answered_with_the_name_of_its_fault(now_us, message, name) -> None:
+def test_a_faulty_message_is_answered_with_the_name_of_its_fault(now_us: int, message: str, name: str) -> None:
     (action,) = session(now_us).received(message, now_us)
     assert json.loads(action.frame.text)["error"]["name"] == name
 
 
-def test_ping_is_answered_with_the_status_then_every_ten_seconds(now_us) -> None:
+def test_ping_is_answered_with_the_status_then_every_ten_seconds(now_us: int) -> None:
     opened = session(now_us)
     assert opened.due(now_us + 20_000_000, now_us + 20_000_000, 0) == []
     assert opened.received("PING", now_us) == [say(UP)]
@@ -123,14 +122,14 @@ def test_ping_is_answered_with_the_status_then_every_ten_seconds(now_us) -> None
     assert opened.due(now_us + 10_000_001, now_us, now_us) == []
 
 
-def test_two_minutes_without_traffic_end_the_connection(now_us) -> None:
+def test_two_minutes_without_traffic_end_the_connection(now_us: int) -> None:
     opened = session(now_us)
     assert opened.due(now_us + 130_000_000, now_us + 10_000_001, now_us) == []
     assert opened.due(now_us + 130_000_000, now_us, now_us + 10_000_001) == []
     assert opened.due(now_us + 130_000_000, now_us, now_us + 10_000_000) == [Close(1000, "idle for 120 seconds")]
 
 
-def test_an_origin_header_is_admitted_once_in_ten_seconds(now_us) -> None:
+def test_an_origin_header_is_admitted_once_in_ten_seconds(now_us: int) -> None:
     upbit = venue()
     page = "http://page.example"
     asked = [
@@ -144,7 +143,7 @@ def test_an_origin_header_is_admitted_once_in_ten_seconds(now_us) -> None:
     assert answered == [None, 429, None, None, None]
 
 
-def test_now_and_then_two_books_share_a_moment_and_differ(now_us) -> None:
+def test_now_and_then_two_books_share_a_moment_and_differ(now_us: int) -> None:
     upbit = venue()
     market = upbit.market("KRW-BTC", now_us)
     topic = upbit.topic("orderbook:KRW-BTC:30:SIMPLE", now_us)
@@ -156,7 +155,7 @@ def test_now_and_then_two_books_share_a_moment_and_differ(now_us) -> None:
     assert twice and all(first != second for first, second in twice)
 
 
-def test_markets_are_listed_quote_first(now_us) -> None:
+def test_markets_are_listed_quote_first(now_us: int) -> None:
     assert json.loads(venue().rest("/v1/market/all", {}, now_us).body)[0] == {
         "market": "KRW-BTC", "korean_name": "BTC", "english_name": "BTC",
     }  # fmt: skip

@@ -1,0 +1,331 @@
+"""The blocking socket against real servers: one that speaks well, and one that sends the very bytes of a bad day."""
+
+from __future__ import annotations
+
+import queue
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Event
+
+import pytest
+from websockets.sync.server import ServerConnection
+
+from app.connection.socket import OVERSIZED_HEAD_BYTES, ConnectionEnded, ConnectionFailed, FrameTooLarge, Socket
+from app.launch.redis_server import free_port
+from tests.support.websockets_served import (
+    BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Wire, frame, served, wired,
+)  # fmt: skip
+
+#: A frame that must come has this long; one that must not is waited for no longer than `SOON_S`.
+LONG_S, SOON_S = 10.0, 0.05
+MAX_FRAME_BYTES = 100_000
+
+
+@contextmanager
+def connected(url: str, *, max_frame_bytes: int = MAX_FRAME_BYTES) -> Iterator[Socket]:
+    client = Socket(url, connect_timeout_s=LONG_S, max_frame_bytes=max_frame_bytes)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+# data
+
+
+def test_text_and_binary_frames_come_out_as_the_bytes_that_were_sent() -> None:
+    said = ['{"price":"1.0"}', '{"sym":"₿"}', b'{"cd":"KRW-BTC"}', b"\xff\xfe\x00", "", "x" * 70_000]
+
+    def handler(connection: ServerConnection) -> None:
+        for message in said:
+            connection.send(message)
+        connection.recv(timeout=LONG_S)
+
+    with served(handler) as url, connected(url) as client:
+        received = [client.receive(LONG_S) for _ in said]
+        client.send("enough")
+    assert received == [message.encode() if isinstance(message, str) else message for message in said]
+
+
+def test_a_text_frame_that_is_not_utf_8_is_handed_out_as_it_is() -> None:
+    def script(wire: Wire) -> None:
+        wire.accept()
+        wire.send(frame(TEXT, b"\x80broken"))
+        wire.until_closed()
+
+    with wired(script) as url, connected(url) as client:
+        assert client.receive(LONG_S) == b"\x80broken"
+
+
+def test_a_message_in_fragments_is_one_and_a_ping_between_them_is_answered() -> None:
+    pongs: queue.SimpleQueue[tuple[int, bytes]] = queue.SimpleQueue()
+
+    def script(wire: Wire) -> None:
+        wire.accept()
+        wire.send(frame(TEXT, b"one ", fin=False) + frame(PING, b"there?") + frame(CONTINUATION, b"two ", fin=False))
+        pongs.put(wire.receive())
+        wire.send(frame(CONTINUATION, b"three") + frame(BINARY, b"next"))
+        wire.until_closed()
+
+    with wired(script) as url, connected(url) as client:
+        assert client.receive(LONG_S) == b"one two three"
+        assert client.receive(LONG_S) == b"next"
+    assert pongs.get(timeout=LONG_S) == (PONG, b"there?")
+
+
+def test_what_is_sent_arrives_and_none_is_a_ping() -> None:
+    heard: list[object] = []
+
+    def script(wire: Wire) -> None:
+        wire.accept()
+        heard.extend([wire.receive(), wire.receive()])
+        wire.send(frame(PONG, b"") + frame(TEXT, b"done"))
+        wire.until_closed()
+
+    with wired(script) as url, connected(url) as client:
+        client.send('{"op":"subscribe","sym":"₿"}')
+        client.send(None)
+        assert client.receive(LONG_S) == b"done", "a pong is no data"
+    assert heard == [(TEXT, '{"op":"subscribe","sym":"₿"}'.encode()), (PING, b"")]
+
+
+def test_a_timeout_anywhere_in_a_frame_loses_no_byte() -> None:
+    payload = bytes(range(256)) * 3
+    wanted = frame(BINARY, payload)
+    cuts = [1, 3, 4, 5, 300, len(wanted) - 1, len(wanted)]
+    more = queue.SimpleQueue[int]()
+
+    def script(wire: Wire) -> None:
+        wire.accept()
+        sent = 0
+        for cut in cuts:
+            more.get(timeout=LONG_S)
+            wire.send(wanted[sent:cut])
+            sent = cut
+        wire.send(frame(TEXT, b"whole"))
+        wire.until_closed()
+
+    with wired(script) as url, connected(url) as client:
+        assert client.receive(SOON_S) is None
+        for cut in cuts[:-1]:
+            more.put(cut)
+            assert client.receive(SOON_S) is None
+        more.put(cuts[-1])
+        assert client.receive(LONG_S) == payload
+        assert client.receive(LONG_S) == b"whole"
+
+
+# the end
+
+
+def test_a_close_frame_says_its_code_and_words() -> None:
+    with served(lambda connection: connection.close(4008, "slow consumer")) as url, connected(url) as client:
+        with pytest.raises(ConnectionEnded) as ended:
+            client.receive(LONG_S)
+    assert (ended.value.code, ended.value.text) == (4008, "slow consumer")
+    assert str(ended.value) == "close frame 4008 'slow consumer'"
+
+
+@pytest.mark.parametrize(
+    ("payload", "code", "text"),
+    [(b"", None, "no reason given"), (b"\x03\xf1", 1009, "no reason given"), (b"\x03\xe8bye \xff", 1000, "bye \ufffd")],
+)
+def test_a_close_frame_may_lack_words_or_code(payload: bytes, code: int | None, text: str) -> None:
+    def script(wire: Wire) -> None:
+        wire.accept()
+        wire.send(frame(CLOSE, payload))
+        wire.until_closed()
+
+    with wired(script) as url, connected(url) as client, pytest.raises(ConnectionEnded) as ended:
+        client.receive(LONG_S)
+    assert (ended.value.code, ended.value.text) == (code, text)
+
+
+def test_data_before_the_end_is_received_before_the_end_is_told() -> None:
+    def script(wire: Wire) -> None:
+        wire.accept()
+        wire.send(frame(TEXT, b"last words") + frame(TEXT, b"half a fra", announced=400))
+
+    with wired(script) as url, connected(url) as client:
+        assert client.receive(LONG_S) == b"last words"
+        with pytest.raises(ConnectionEnded) as ended:
+            client.receive(LONG_S)
+    assert (ended.value.code, ended.value.text) == (None, "stream ended without a close frame")
+
+
+def test_after_the_end_it_says_so_again_and_sending_says_so_too() -> None:
+    def script(wire: Wire) -> None:
+        wire.accept()
+
+    with wired(script) as url, connected(url) as client:
+        for _ in range(2):
+            with pytest.raises(ConnectionEnded):
+                client.receive(LONG_S)
+        with pytest.raises(ConnectionEnded):
+            client.send("hello?")
+        client.say_goodbye(1000)
+
+
+def test_a_frame_against_the_protocol_ends_the_connection() -> None:
+    def script(wire: Wire) -> None:
+        wire.accept()
+        wire.send(frame(CONTINUATION, b"of nothing"))
+        wire.until_closed()
+
+    with wired(script) as url, connected(url) as client, pytest.raises(ConnectionEnded) as ended:
+        client.receive(LONG_S)
+    assert ended.value.code is None
+    assert "WebSocketProtocolException" in ended.value.text
+
+
+def test_after_our_goodbye_what_was_under_way_is_still_received() -> None:
+    heard: list[tuple[int, bytes]] = []
+
+    def script(wire: Wire) -> None:
+        wire.accept()
+        heard.append(wire.receive())
+        wire.send(frame(TEXT, b"under way") + frame(BINARY, b"this too") + frame(CLOSE, b"\x03\xe8"))
+        wire.until_closed()
+
+    with wired(script) as url, connected(url) as client:
+        client.say_goodbye(1000)
+        assert client.receive(LONG_S) == b"under way"
+        assert client.receive(LONG_S) == b"this too"
+        with pytest.raises(ConnectionEnded) as ended:
+            client.receive(LONG_S)
+    assert heard == [(CLOSE, b"\x03\xe8")]
+    assert ended.value.code == 1000
+
+
+# frames that are too large
+
+
+def test_a_frame_at_the_cap_passes_and_one_byte_more_does_not() -> None:
+    def script(wire: Wire) -> None:
+        wire.accept()
+        wire.send(frame(BINARY, b"a" * MAX_FRAME_BYTES) + frame(BINARY, b"b" * (MAX_FRAME_BYTES + 1)))
+        wire.until_closed()
+
+    with wired(script) as url, connected(url) as client:
+        assert client.receive(LONG_S) == b"a" * MAX_FRAME_BYTES
+        with pytest.raises(FrameTooLarge) as too_large:
+            client.receive(LONG_S)
+    assert too_large.value.size_bytes == MAX_FRAME_BYTES + 1
+    assert too_large.value.head == b"b" * OVERSIZED_HEAD_BYTES
+
+
+def test_a_frame_that_announces_terabytes_costs_its_head_and_no_more() -> None:
+    def script(wire: Wire) -> None:
+        wire.accept()
+        wire.send(frame(TEXT, b"{" * 2 * OVERSIZED_HEAD_BYTES, announced=2**42))
+        wire.until_closed()
+
+    with wired(script) as url, connected(url) as client:
+        tracemalloc.start()
+        try:
+            with pytest.raises(FrameTooLarge) as too_large:
+                client.receive(LONG_S)
+            _, peak_bytes = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert too_large.value.size_bytes == 2**42
+    assert too_large.value.head == b"{" * OVERSIZED_HEAD_BYTES
+    assert peak_bytes < 20 * OVERSIZED_HEAD_BYTES
+
+
+def test_a_frame_whose_head_comes_slowly_is_too_large_all_the_same() -> None:
+    more = Event()
+
+    def script(wire: Wire) -> None:
+        wire.accept()
+        wire.send(frame(TEXT, b"{" * 10, announced=10 * MAX_FRAME_BYTES))
+        assert more.wait(LONG_S)
+        wire.send(b"}" * 2 * MAX_FRAME_BYTES)
+        wire.until_closed()
+
+    with wired(script) as url, connected(url) as client:
+        assert client.receive(SOON_S) is None
+        assert client.receive(SOON_S) is None
+        more.set()
+        with pytest.raises(FrameTooLarge) as too_large:
+            client.receive(LONG_S)
+    assert too_large.value.head == b"{" * 10 + b"}" * (OVERSIZED_HEAD_BYTES - 10)
+
+
+def test_fragments_that_together_pass_the_cap_are_too_large() -> None:
+    part = b"x" * (MAX_FRAME_BYTES // 2)
+
+    def script(wire: Wire) -> None:
+        wire.accept()
+        wire.send(frame(TEXT, part, fin=False) + frame(PING, b"") + frame(CONTINUATION, part, fin=False))
+        wire.send(frame(CONTINUATION, b"y"))
+        wire.until_closed()
+
+    with wired(script) as url, connected(url) as client, pytest.raises(FrameTooLarge) as too_large:
+        client.receive(LONG_S)
+    assert (too_large.value.size_bytes, too_large.value.head) == (MAX_FRAME_BYTES + 1, b"y")
+
+
+def test_whole_messages_do_not_add_up_to_the_cap() -> None:
+    part = b"x" * (MAX_FRAME_BYTES // 2)
+
+    def script(wire: Wire) -> None:
+        wire.accept()
+        for _ in range(3):
+            wire.send(frame(TEXT, part, fin=False) + frame(CONTINUATION, part))
+        wire.until_closed()
+
+    with wired(script) as url, connected(url) as client:
+        assert [client.receive(LONG_S) for _ in range(3)] == [part + part] * 3
+
+
+# the handshake
+
+
+@pytest.mark.parametrize("status", ["429 Too Many Requests", "451 Unavailable For Legal Reasons", "503 Overloaded"])
+def test_a_handshake_that_is_refused_says_with_which_status(status: str) -> None:
+    with wired(lambda wire: wire.refuse(status)) as url, pytest.raises(ConnectionFailed) as failed:
+        Socket(url, connect_timeout_s=LONG_S, max_frame_bytes=MAX_FRAME_BYTES)
+    assert failed.value.status == int(status[:3])
+    assert str(failed.value) == f"the venue answered the handshake with HTTP {status[:3]}"
+
+
+def test_a_redirect_is_not_followed() -> None:
+    asked: list[str] = []
+    with wired(lambda wire: asked.append(wire.request_line)) as elsewhere:
+        with (
+            wired(lambda wire: wire.refuse("302 Found", f"Location: {elsewhere}secret")) as url,
+            pytest.raises(ConnectionFailed, match="[Rr]edirect"),
+        ):
+            Socket(url, connect_timeout_s=LONG_S, max_frame_bytes=MAX_FRAME_BYTES)
+        with pytest.raises(ConnectionFailed):  # the only one that ever comes there
+            Socket(f"{elsewhere}own", connect_timeout_s=LONG_S, max_frame_bytes=MAX_FRAME_BYTES)
+    assert asked == ["GET /own HTTP/1.1"]
+
+
+def test_no_origin_header_is_sent() -> None:
+    headers: dict[str, str] = {}
+
+    def script(wire: Wire) -> None:
+        headers.update(wire.headers)
+        wire.accept()
+
+    with wired(script) as url, connected(url):
+        pass
+    assert headers["upgrade"] == "websocket"
+    assert "origin" not in headers
+
+
+def test_where_nobody_listens_or_the_handshake_never_ends_no_connection_comes_about() -> None:
+    with pytest.raises(ConnectionFailed) as refused:
+        Socket(f"ws://127.0.0.1:{free_port()}/", connect_timeout_s=LONG_S, max_frame_bytes=1)
+    assert refused.value.status is None
+    with wired(Wire.until_closed) as url, pytest.raises(ConnectionFailed, match="Timeout"):
+        Socket(url, connect_timeout_s=SOON_S, max_frame_bytes=1)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1/", "nonsense", "ws://"])
+def test_a_url_that_is_none_fails_like_a_connection(url: str) -> None:
+    with pytest.raises(ConnectionFailed):
+        Socket(url, connect_timeout_s=SOON_S, max_frame_bytes=1)
