@@ -171,7 +171,7 @@ class Demo:
                 )
 
         self.say("stopping the exchanges' data")
-        status = httpx.post(f"{self.control}/stop", timeout=10, trust_env=False).json()
+        status = httpx.post(f"{self.control}/stop", timeout=30, trust_env=False).json()
         self.say(f"the exchanges sent {sum(n for feeds in status['sent'].values() for n in feeds.values())} events")
         self.say("stopping the streams, which read what is still under way")
         self.processes.stop("beat", timeout_s=10)

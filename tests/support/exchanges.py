@@ -45,16 +45,16 @@ class ExchangeProcess:
 
     def halt(self) -> dict[str, Any]:
         """Stop the data, keep the connections; returns the status when the sent file is complete."""
-        answer: dict[str, Any] = httpx.post(f"{self._told['control']}/stop", timeout=10, trust_env=False).json()
+        answer: dict[str, Any] = httpx.post(f"{self._told['control']}/stop", timeout=30, trust_env=False).json()
         return answer
 
     def resume(self) -> dict[str, Any]:
         """Go on after `halt`; what was subscribed to meanwhile begins now."""
-        answer: dict[str, Any] = httpx.post(f"{self._told['control']}/start", timeout=10, trust_env=False).json()
+        answer: dict[str, Any] = httpx.post(f"{self._told['control']}/start", timeout=30, trust_env=False).json()
         return answer
 
     def status(self) -> dict[str, Any]:
-        answer: dict[str, Any] = httpx.get(f"{self._told['control']}/status", timeout=10, trust_env=False).json()
+        answer: dict[str, Any] = httpx.get(f"{self._told['control']}/status", timeout=30, trust_env=False).json()
         return answer
 
     def sent(self) -> list[dict[str, Any]]:
