@@ -13,6 +13,7 @@ _COMMANDS = {
     "check": "app.commands.check:check",
     "run": "app.commands.run:run",
     "demo": "app.commands.demo:demo",
+    "status": "app.commands.status:status",
     "exchange-server": "app.venues.cli:exchange_server",
     "db": "app.commands.db:db",
     "flush": "app.commands.stations:flush",

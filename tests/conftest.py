@@ -66,7 +66,7 @@ def exchange_server(tmp_path: Path) -> Iterator[Callable[..., exchanges.Exchange
         process.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def frames() -> Path:
     """The directory of captured frames; skips where there is none."""
     path = Path(os.environ.get("COLLECTOR_FRAMES") or Path(__file__).parents[2] / "shared" / "frames")

@@ -14,6 +14,13 @@ from typing import ClassVar
 import msgspec
 
 
+class Pace(msgspec.Struct, frozen=True):
+    """So many requests a second from one address, and so many at once after a rest."""
+
+    per_s: float
+    burst: int
+
+
 class Limits(msgspec.Struct, frozen=True):
     """What the venue allows. Source of each figure: docs/exchanges.md."""
 
@@ -23,6 +30,11 @@ class Limits(msgspec.Struct, frozen=True):
     messages_per_s: float
     #: A socket idle in this direction for so long is cut by the venue; for the reader of the docs and the built-in tests.
     idle_timeout_s: float
+    #: Connection attempts, and REST calls, from one address; shared by all workers.
+    connects: Pace = Pace(1.0, 5)
+    rest: Pace = Pace(2.0, 5)
+    #: Subscribe and unsubscribe requests an hour on one connection, None where the venue names no bound.
+    requests_per_hour: int | None = None
 
 
 class Heartbeat(msgspec.Struct, frozen=True):

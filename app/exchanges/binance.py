@@ -30,6 +30,7 @@ from app.exchanges.base import (
     Limits,
     Message,
     Notice,
+    Pace,
     Rejected,
     Request,
     Subscription,
@@ -212,7 +213,9 @@ class Binance(Exchange):
     trade_channels: ClassVar[tuple[str, ...]] = ("trade",)
     #: 1024 streams, of which a market takes two. Five messages a second cut the connection, and the pongs that the
     #: transport sends count among them. The server pings every 20 s and waits 60 s for the pong.
-    limits: ClassVar[Limits] = Limits(markets_per_connection=512, messages_per_s=4, idle_timeout_s=60)
+    limits: ClassVar[Limits] = Limits(
+        markets_per_connection=512, messages_per_s=4, idle_timeout_s=60, connects=Pace(1.0, 20), rest=Pace(2.0, 10)
+    )
     #: The server pings and the transport answers; pings of ours do not keep the connection.
     heartbeat: ClassVar[Heartbeat | None] = None
     symbols_path: ClassVar[str] = "/api/v3/exchangeInfo"

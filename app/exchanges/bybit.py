@@ -31,6 +31,7 @@ from app.exchanges.base import (
     Limits,
     Message,
     Notice,
+    Pace,
     Rejected,
     Request,
     Subscription,
@@ -110,7 +111,13 @@ class Bybit(Exchange):
     trade_channels = ("publicTrade",)
     # At most 10 args a request and 21,000 characters of args a connection: the two longest topics of a market take 97
     # characters with quotes and commas, so that 100 markets stay far below. No figure is known for messages a second.
-    limits = Limits(markets_per_connection=100, messages_per_s=10.0, idle_timeout_s=600.0)
+    limits = Limits(
+        markets_per_connection=100,
+        messages_per_s=10.0,
+        idle_timeout_s=600.0,
+        connects=Pace(1.5, 20),
+        rest=Pace(20.0, 40),
+    )
     heartbeat = Heartbeat(every_s=20.0, frame='{"op":"ping"}')
     symbols_path = "/v5/market/instruments-info?category=spot&limit=1000"
     symbol_example = "upper case without a dash, such as BTCUSDT"

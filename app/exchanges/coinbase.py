@@ -31,6 +31,7 @@ from app.exchanges.base import (
     Limits,
     Message,
     Notice,
+    Pace,
     Rejected,
     Request,
     Subscription,
@@ -179,7 +180,9 @@ class Coinbase(Exchange):
     #: Our own figures, well within the venue's (100 messages a second and address): a book begins with a snapshot of
     #: megabytes, and a reader that falls behind is cut. The venue cuts a connection that subscribes to nothing within
     #: 5 s; it documents no other idle limit, and 60 s is that of its Advanced feed.
-    limits: ClassVar[Limits] = Limits(markets_per_connection=20, messages_per_s=8, idle_timeout_s=60)
+    limits: ClassVar[Limits] = Limits(
+        markets_per_connection=20, messages_per_s=8, idle_timeout_s=60, connects=Pace(4.0, 8), rest=Pace(5.0, 10)
+    )
     #: Not required. A ping every 20 s kept connections that died without.
     heartbeat: ClassVar[Heartbeat | None] = Heartbeat(every_s=20, frame=None)
     symbols_path: ClassVar[str] = "/products"

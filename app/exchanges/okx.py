@@ -32,6 +32,7 @@ from app.exchanges.base import (
     Limits,
     Message,
     Notice,
+    Pace,
     Rejected,
     Request,
     Subscription,
@@ -110,7 +111,14 @@ class Okx(Exchange):
     trade_channels = ("trades",)
     # The venue prefers fewer than 30 depth channels a connection, and counts at most 480 requests an hour on it, 3 a
     # second: a request a market leaves most of the hour's requests to resubscriptions.
-    limits = Limits(markets_per_connection=25, messages_per_s=2.0, idle_timeout_s=30.0)
+    limits = Limits(
+        markets_per_connection=25,
+        messages_per_s=2.0,
+        idle_timeout_s=30.0,
+        connects=Pace(2.0, 3),
+        rest=Pace(5.0, 10),
+        requests_per_hour=480,
+    )
     heartbeat = Heartbeat(every_s=15.0, frame="ping")
     symbols_path = "/api/v5/public/instruments?instType=SPOT"
     symbol_example = "upper case with a dash, such as BTC-USDT"

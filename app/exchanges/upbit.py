@@ -30,6 +30,7 @@ from app.exchanges.base import (
     Limits,
     Message,
     Notice,
+    Pace,
     Rejected,
     Request,
     Subscription,
@@ -85,7 +86,9 @@ class Upbit(Exchange):
     trade_channels = ("trade",)
     # The venue allows 5 messages a second and 100 a minute; one a second keeps to both, heartbeats included.
     # It names no most of codes: 100 keeps the one subscribe message below 4 KB and a lost connection bearable.
-    limits = Limits(markets_per_connection=100, messages_per_s=1.0, idle_timeout_s=120.0)
+    limits = Limits(
+        markets_per_connection=100, messages_per_s=1.0, idle_timeout_s=120.0, connects=Pace(4.0, 5), rest=Pace(8.0, 10)
+    )
     heartbeat = Heartbeat(every_s=30.0, frame=None)
     symbols_path = "/v1/market/all"
     symbol_example = "upper case, the quote currency first, such as KRW-BTC"

@@ -123,7 +123,7 @@ class Flush:
         if not elements:
             return False
         batches = [self._decoded(stream, element) for element in elements]
-        self._load(known, {batch.epoch for batch in batches}, segment)
+        self._load(known, {batch.epoch for batch in batches})
         twins = previous.twins if previous is not None and _may_have_twins(batches, entry.opened_us) else None
         self._step("flush.before_commit")
         counts = segment.store(batches, known, twins)
@@ -145,22 +145,26 @@ class Flush:
             one = Range(UNDECODED, UNDECODED, 1, 1)
             return Batch(stream, stream.split("-")[0], name, 1, self._now_us(), (one,), quarantined=(unit,))
 
-    def _load(self, known: KnownRanges, epochs: set[str], segment: Segment) -> None:
+    def _load(self, known: KnownRanges, epochs: set[str]) -> None:
+        """What the kept segments and the ledger hold of `epochs`; the open segment is asked when it is written."""
         fresh = known.missing(epochs)
         if not fresh:
             return
-        segment.load_known(known, fresh)
         for entry in self._ledger.segments(SEALING, SEALED):
             self._kept(entry).load_known(known, fresh)
         self._ledger.load_known(known, fresh)
 
     def _open(self) -> tuple[Segment, SegmentEntry, SealedSegment | None]:
         """The open segment, made if need be, and the one before it while its file is kept."""
-        entry = self._ledger.open_segment(self._now_us(), relative_path)
-        path = self._root / entry.path
-        fresh = not path.exists()
-        self._step("segment.before_create")
-        segment = Segment.create(path, entry.number, self._ledger.data_directory, entry.opened_us)
+        while True:
+            entry = self._ledger.open_segment(self._now_us(), relative_path)
+            path = self._root / entry.path
+            fresh = not path.exists()
+            self._step("segment.before_create")
+            segment = Segment.create(path, entry.number, self._ledger.data_directory, entry.opened_us)
+            # A run that slept here may have made the file of a removed segment anew: nobody would ever archive it.
+            if entry in self._ledger.segments(OPEN):
+                break
         if fresh:
             telemetry.segment_opened(entry.number, entry.path)
         before = [e for e in self._ledger.segments(SEALING, SEALED) if e.number < entry.number]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from time import sleep
 from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
+
+from app.clock import monotonic_s
 
 #: A writer waits so long for another before it gives up with "locked"; the data stays where it came from.
 BUSY_TIMEOUT_MS = 5_000
@@ -43,8 +46,16 @@ def writable(path: Path, *, page_size: int | None = None) -> Engine:
 def begin_wal(engine: Engine) -> None:
     """Put a new file into WAL mode, which it then keeps. Not done at every connect: a sealed segment has left it for good."""
     raw = engine.raw_connection()
+    until_s = monotonic_s() + BUSY_TIMEOUT_MS / 1000
     try:
-        raw.cursor().execute("PRAGMA journal_mode=WAL")
+        while True:
+            try:
+                raw.cursor().execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:  # of two that begin at once SQLite lets neither wait
+                if classify(error) != "locked" or monotonic_s() > until_s:
+                    raise
+                sleep(0.01)
     finally:
         raw.close()
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Table, select
 
 from app.model import Range
 from app.store.schema import LEDGER_RECORDS, SEGMENT_RECORDS
 
+_Ranges = dict[tuple[str, str, str], list[tuple[int, int]]]
 #: SQLite's bound on parameters is higher; a claim has few epochs.
 _CHUNK = 500
 
@@ -17,7 +18,8 @@ class KnownRanges:
     """United ranges by (epoch, symbol, feed), collected from the kept segments and the ledger."""
 
     def __init__(self) -> None:
-        self._ranges: dict[tuple[str, str, str], list[tuple[int, int]]] = {}
+        self._kept: _Ranges = {}
+        self._filling: _Ranges = {}
         self._epochs: set[str] = set()
 
     def missing(self, epochs: Iterable[str]) -> list[str]:
@@ -27,17 +29,25 @@ class KnownRanges:
         return fresh
 
     def load(self, connection: Connection, epochs: list[str], *, ledger: bool = False) -> None:
-        """Add the ranges that this file knows of `epochs`."""
-        table = (LEDGER_RECORDS if ledger else SEGMENT_RECORDS)["ranges"]
+        """Add the ranges that this file, to which nothing is added any more, knows of `epochs`."""
+        self._read(self._kept, connection, epochs, (LEDGER_RECORDS if ledger else SEGMENT_RECORDS)["ranges"])
+
+    def renew(self, connection: Connection, epochs: list[str]) -> None:
+        """What the open segment holds of `epochs`, in place of what was said of it before. Call it inside the
+        transaction that adds to it: another flush may have stored some of it since the last one."""
+        self._filling = {}
+        self._read(self._filling, connection, epochs, SEGMENT_RECORDS["ranges"])
+
+    def _read(self, ranges: _Ranges, connection: Connection, epochs: list[str], table: Table) -> None:
         columns = (table.c.epoch, table.c.symbol, table.c.feed, table.c.first, table.c.last)
         for start in range(0, len(epochs), _CHUNK):
             query = select(*columns).where(table.c.epoch.in_(epochs[start : start + _CHUNK]))
             for epoch, symbol, feed, first, last in connection.execute(query):
-                self._ranges.setdefault((epoch, symbol, feed), []).append((first, last))
+                ranges.setdefault((epoch, symbol, feed), []).append((first, last))
 
     def add(self, epoch: str, added: Range) -> None:
         """These numbers are stored from now on."""
-        ranges = self._ranges.setdefault((epoch, added.symbol, added.feed), [])
+        ranges = self._filling.setdefault((epoch, added.symbol, added.feed), [])
         if ranges and ranges[-1][1] + 1 == added.first:
             ranges[-1] = ranges[-1][0], added.last
         else:
@@ -45,5 +55,9 @@ class KnownRanges:
 
     def covers(self, epoch: str, asked: Range) -> bool:
         """True when all of `asked` is stored."""
-        ranges = self._ranges.get((epoch, asked.symbol, asked.feed), ())
-        return any(first <= asked.first and asked.last <= last for first, last in ranges)
+        key = epoch, asked.symbol, asked.feed
+        return any(
+            first <= asked.first and asked.last <= last
+            for ranges in (self._kept, self._filling)
+            for first, last in ranges.get(key, ())
+        )

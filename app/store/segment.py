@@ -73,19 +73,15 @@ class Segment:
         return segment
 
     def store(self, batches: Sequence[Batch], known: KnownRanges, twins: Lookup | None) -> Counts:
-        """Rows, records and ranges of `batches`, in one transaction.
+        """Rows, records and ranges of `batches`, in one transaction. `known` covers their epochs in every other file.
 
         Raises: SegmentSealed; sqlalchemy.exc.DBAPIError as app/store/insert.py says.
         """
         with self.engine.begin() as connection:
             if _meta(connection, "sealed_us"):
                 raise SegmentSealed(self.path.name)
+            known.renew(connection, sorted({batch.epoch for batch in batches}))
             return insert(connection, batches, known, twins)
-
-    def load_known(self, known: KnownRanges, epochs: list[str]) -> None:
-        """Add what this segment holds of `epochs` to `known`."""
-        with self.engine.connect() as connection:
-            known.load(connection, epochs)
 
     def seal(self, now_us: int) -> None:
         """No row comes in after this. The same call again changes nothing."""

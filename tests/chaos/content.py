@@ -11,6 +11,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ import msgspec
 from app.buffer.events import EventBuffer
 from app.codec import BatchCodec
 from app.model import ORDERBOOK, TRADE, UNDECODED, Batch, EpochEnd, Event, Gap, Loss, Quarantined, Range, runs
+from app.objects import parquet
 from app.store.ledger import Ledger, SegmentEntry
 from tests.support.rig import Rig
 
@@ -29,6 +31,7 @@ T0_US = 1_767_225_605_000_000
 Row = tuple[str, str, str, str, int, int | None, str, str]
 #: epoch, symbol, feed
 Numbered = tuple[str, str, str]
+COLUMNS = "exchange, symbol, exchange_sequence_id, timestamp_collector, timestamp_exchange, data, epoch"
 TABLES = {ORDERBOOK: "orderbooks", TRADE: "trades"}
 #: SQLite has no integer as large as this: the row is refused by its value.
 TOO_LARGE = 2**63
@@ -253,8 +256,12 @@ def held(rig: Rig) -> Held:
     ledger = rig.wiring().ledger
     for entry in ledger.segments():
         path = rig.settings.storage.segments_path / entry.path
+        if entry.state == "removed":
+            _archived(found, rig, entry.number)
+            assert not path.exists() or not _rows_in(path), f"rows in {path}, which is removed"
+            continue
         if not path.exists():
-            assert entry.state in ("open", "removing", "removed"), f"the file of {entry} is gone"
+            assert entry.state in ("open", "removing"), f"the file of {entry} is gone"
             continue
         connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
         connection.row_factory = sqlite3.Row
@@ -263,8 +270,7 @@ def held(rig: Rig) -> Held:
                 assert entry.state == "open"  # a run was killed while it made the file
                 continue
             for table in ("orderbooks", "trades"):
-                columns = "exchange, symbol, exchange_sequence_id, timestamp_collector, timestamp_exchange, data, epoch"
-                for row in connection.execute(f"SELECT {columns} FROM {table}"):
+                for row in connection.execute(f"SELECT {COLUMNS} FROM {table}"):
                     found.rows[(table, *row)] += 1
             names = ("ranges", "gaps", "losses", "quarantine", "epochs", "replays")
             _gather(found, {name: list(map(dict, connection.execute(f"SELECT * FROM {name}"))) for name in names})
@@ -274,6 +280,26 @@ def held(rig: Rig) -> Held:
     if removed:
         _gather(found, removed)
     return found
+
+
+def _rows_in(path: Path) -> int:
+    connection = sqlite3.connect(path)
+    try:
+        names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        counts = [connection.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in TABLES.values() if t in names]
+        return sum(counts)
+    finally:
+        connection.close()
+
+
+def _archived(found: Held, rig: Rig, segment: int) -> None:
+    """The rows of a removed segment, from its objects."""
+    wiring = rig.wiring()
+    for entry in wiring.ledger.objects(segment):
+        with wiring.store.open(entry.key) as file:
+            for chunk in parquet.read(file):
+                for row in chunk:
+                    found.rows[(TABLES[entry.data_type], entry.exchange, entry.symbol, *row)] += 1
 
 
 def _removed(ledger: Ledger, entries: list[SegmentEntry]) -> dict[str, list[dict[str, object]]]:

@@ -7,19 +7,20 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event
+from sqlalchemy.exc import DBAPIError
 
 from app.codec import BatchCodec
 from app.errors import BufferUnavailable
 from app.model import TRADE
 from app.pipeline import flush as flushing
 from app.store import engine
-from tests.chaos.content import HOUR_US, T0_US, Content, Held, first_hour, held, second_hour
+from tests.chaos.content import HOUR_US, T0_US, Connection, Content, Held, first_hour, held, second_hour
 from tests.support.crash import Nursery, Outcome
 from tests.support.redis_process import RedisProcess
 from tests.support.rig import Rig
@@ -88,7 +89,7 @@ def test_a_first_run_killed_at_any_boundary_stores_everything_once_when_it_runs_
     now = {"now_us": T0_US}
     passed = _killed_at_every_boundary(nursery, attempt, now, now, lambda rig: _whole(rig, content))
     assert {"segment.before_create", "flush.before_commit", "flush.after_commit", "flush.after_acknowledge"} <= {*passed}
-    assert passed.count("flush.after_acknowledge") == 5
+    assert passed.count("flush.after_acknowledge") == 4
 
 
 def test_a_run_that_turns_the_hour_killed_at_any_boundary_seals_once_and_stores_everything_once(
@@ -113,8 +114,8 @@ def test_a_run_that_turns_the_hour_killed_at_any_boundary_seals_once_and_stores_
         sealed, filled = rig.wiring().ledger.segments()
         assert (sealed.state, sealed.rows, sealed.opened_us) == ("sealed", 18, T0_US)
         assert (filled.state, filled.opened_us) == ("open", T0_US + HOUR_US)
-        files = {p.name for p in rig.settings.storage.segments_path.rglob("*") if p.is_file()}
-        assert files == {Path(sealed.path).name, Path(filled.path).name}
+        file = rig.settings.storage.segments_path / sealed.path
+        assert [path.name for path in file.parent.glob(f"{file.name}*")] == [file.name]  # its log is in the file
 
     now = {"now_us": T0_US + HOUR_US}
     passed = _killed_at_every_boundary(nursery, attempt, now, now, check)
@@ -218,30 +219,58 @@ def _claims_of(batches: int) -> Iterator[None]:
         patch.undo()
 
 
-def test_a_flusher_that_slept_while_its_segment_was_archived_and_removed_fills_the_next_one(rig: Rig) -> None:
-    content = Content()
-    c = content.connection("okx-0-trade", 21, T0_US)
-    c.push(c.trade("BTC-USDT", 1))
-    content.push(rig.wiring().buffer)
-    rig.wiring().flush().run()
-    slept: list[list[int]] = []
+def test_a_flusher_that_sleeps_at_any_step_while_its_segment_is_archived_and_removed_loses_nothing(
+    tmp_path: Path, redis_server: RedisProcess
+) -> None:
+    """As a paused machine would: its locks have run out, another one did everything, and then it goes on."""
+    number = 0
+    while True:
+        number += 1
+        rig = _rig(tmp_path / str(number), redis_server.url)
+        content = Content()
+        c = content.connection("okx-0-trade", 21, T0_US)
+        c.push(c.trade("BTC-USDT", 1), c.trade("BTC-USDT", 2))
+        content.push(rig.wiring().buffer)
+        rig.wiring().flush().run()
+        steps: list[str] = []
+        removed: list[int] = []
 
-    def sleep(name: str) -> None:
-        if name == "segment.before_create" and not slept:
-            other = rig.wiring()
-            report = flushing.FlushReport()
-            other.flush().turn_over(report, now=True)
-            slept.append(other.archive().run(final=True).removed_segments)
+        def push(rig: Rig = rig, content: Content = content, c: Connection = c) -> None:
+            split = len(content.elements)
+            for _ in range(3):
+                first = 2 * len(content.elements) + 1
+                c.push(c.trade("BTC-USDT", first), c.trade("BTC-USDT", first + 1))
+            content.push(rig.wiring().buffer, content.elements[split:])
 
-    split = len(content.elements)
-    c.push(c.trade("BTC-USDT", 2))
-    content.push(rig.wiring().buffer, content.elements[split:])
-    report = rig.wiring(step=sleep).flush().run()
-    assert slept == [[1]]
-    assert (report.segment, report.counts.stored) == (2, 1)
-    rows = {row[3]: count for row, count in held(rig).rows.items()}
-    assert rows == {"2": 1}
-    assert not (rig.settings.storage.segments_path / rig.wiring().ledger.segments()[0].path).exists()
+        def sleep(
+            name: str, rig: Rig = rig, steps: list[str] = steps, removed: list[int] = removed, push: Any = push
+        ) -> None:
+            steps.append(name)
+            if len(steps) == number:
+                other = rig.wiring()
+                flush = other.flush()
+                report = flush.run()
+                flush.turn_over(report, now=True)
+                removed += other.archive().run(final=True).removed_segments
+                push()
+
+        push()
+        sleeper = rig.wiring(step=sleep).flush()
+        with _claims_of(2), suppress(DBAPIError):  # the file may have gone from under it: the run fails, the next one goes on
+            report = sleeper.run()
+            sleeper.turn_over(report, now=True)
+        final = rig.wiring().flush().run()
+        assert (final.failed, rig.wiring().buffer.depths()) == ({}, [])
+        facts = held(rig).facts()
+        try:
+            assert facts == content.expected
+        except AssertionError as error:
+            error.add_note(f"slept at step {number}: {steps}")
+            raise
+        if not removed:
+            break
+        assert 1 in removed
+    assert {"segment.before_create", "flush.before_commit", "flush.after_commit", "seal.before_ledger"} <= {*steps}
 
 
 def test_a_claim_stays_in_redis_while_the_segment_is_locked_and_is_stored_afterwards(

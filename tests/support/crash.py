@@ -164,11 +164,16 @@ def _serve() -> None:
     import pyarrow.parquet  # type: ignore[import-untyped]  # noqa: F401
 
     import app.objects.bucket
+    import app.objects.local
     import app.pipeline.archive
     import app.pipeline.flush
     import app.pipeline.periodic
     import app.pipeline.stream
-    import app.pipeline.supervise  # noqa: F401
+    import app.pipeline.supervise
+    import app.store.ledger  # noqa: F401
+    from app.config import load
+
+    load(CHECKOUT / "settings.toml", {})  # for what it imports
 
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     children: set[int] = set()
@@ -294,7 +299,7 @@ def _flush_until_told(settings: Path, step: Callable[[str], None], options: dict
         done["runs"] += 1
         try:
             flush = made.flush()
-            report = flush.run()
+            report = flush.run(deadline_s=0)
             done["stored"] += report.counts.stored
             done["replays"] += report.counts.replays
             done["failed"] += report.failed.values()

