@@ -43,11 +43,14 @@ class InvalidSymbol(SettingsError):
 
 
 class FrameRejected(CollectorError):
-    """A frame that cannot be decoded. `reason` is a short constant such as `not_json` or `unexpected_symbol`."""
+    """A frame that cannot be decoded. `reason` is a short constant such as `not_json` or `unexpected_symbol`.
 
-    def __init__(self, reason: str, detail: str = "") -> None:
+    `number` is the frame's among all of its connection, where the venue counts them and this one needs no other notice.
+    """
+
+    def __init__(self, reason: str, detail: str = "", number: int | None = None) -> None:
         super().__init__(reason, detail)
-        self.reason, self.detail = reason, detail
+        self.reason, self.detail, self.number = reason, detail, number
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}" if self.detail else self.reason

@@ -35,5 +35,5 @@ class Budget:
     def blocked_s(self, venue: str) -> float:
         """Seconds for which the venue told us to stay away, 0.0 where it did not. Raises: BufferUnavailable."""
         with answering():
-            left_ms = cast(int, self._redis.pttl(f"{self._prefix}:blocked:{venue}"))
+            left_ms = self._redis.pttl(f"{self._prefix}:blocked:{venue}")
         return max(0, left_ms) / 1000

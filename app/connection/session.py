@@ -17,7 +17,7 @@ from enum import Enum
 import msgspec
 
 from app.errors import FrameRejected
-from app.exchanges.base import Ack, Decoded, Exchange, Notice, Rejected, Request, Subscription
+from app.exchanges.base import Ack, Counted, Decoded, Exchange, Notice, Rejected, Request, Subscription
 from app.model import ORDERBOOK, UNDECODED, EpochEnd, Event, Gap, Quarantined, Range
 from app.sequence import Continuity, Verdict
 
@@ -60,9 +60,10 @@ class FeedStatus:
 
 
 class Send(msgspec.Struct, frozen=True):
-    """Send this text; None is a protocol PING."""
+    """Send this text; None is a protocol PING. `sign`: where there is a key, a token goes into it first."""
 
     frame: str | None
+    sign: bool = False
 
 
 class Close(msgspec.Struct, frozen=True):
@@ -102,6 +103,10 @@ class Session:
         self._waiting: deque[Request] = deque()
         self._asked: dict[str, Request] = {}
         self._awaiting_snapshot: set[str] = set()
+        #: Number and receive time of the last frame, where the venue counts them all.
+        self._counted: tuple[int, int] | None = None
+        #: By book, the number of the event that comes after its last hole.
+        self._holed: dict[str, int] = {}
         self._last_frame_s = self._last_sent_s = self._last_beat_s = self._last_look_s = 0.0
         self._window_s = 0.0
         self._frames = self._undecodable = 0
@@ -127,13 +132,18 @@ class Session:
         except UnicodeDecodeError as error:
             return self._quarantine(payload, received_us, f"not_utf8: {error.reason} at byte {error.start}", now_s)
         except FrameRejected as error:
-            return self._quarantine(payload, received_us, str(error), now_s)
+            found: list[Output] = []
+            if error.number is not None:
+                self._count(error.number, received_us, found)
+            return [*found, *self._quarantine(payload, received_us, str(error), now_s)]
         except Exception as error:  # noqa: BLE001 - a decoder with a bug must not cost the frame
             return self._quarantine(payload, received_us, f"decoder_failed: {type(error).__name__}: {error}", now_s)
         outputs: list[Output] = []
         for message in messages:
             if isinstance(message, Decoded):
                 self._data(message, received_us, now_s, outputs)
+            elif isinstance(message, Counted):
+                self._count(message.number, received_us, outputs)
             else:
                 self._control(message, received_us, outputs)
         return outputs
@@ -189,6 +199,34 @@ class Session:
             status.resubscribed = False
         status.last_data_s = now_s
 
+    def _count(self, number: int, received_us: int, outputs: list[Output]) -> None:
+        """A jump of the connection's own count: which feeds the missing frames were of cannot be told.
+
+        Trades show a hole by their own ids. Every book is declared to have one and begins anew, again and again while
+        frames are missing: the snapshot itself may be among them. A book that has no event since its last hole has that
+        one on record; a book that was not asked for yet has none.
+        """
+        before, self._counted = self._counted, (number, received_us)
+        if before is None or number == before[0] + 1:
+            return
+        first, last = (before[0] + 1, number - 1) if number > before[0] else (before[0], number)
+        still_to_ask = {feed for request in self._waiting for feed in request.feeds}
+        for (symbol, feed), status in self.feeds.items():
+            next_number = self._numbers.get((symbol, feed), 0) + 1
+            unasked = next_number == 1 and (symbol, feed) in still_to_ask
+            if feed != ORDERBOOK or unasked or status.state is FeedState.REJECTED:
+                continue
+            if self._holed.get(symbol) != next_number:
+                self._holed[symbol] = next_number
+                outputs.append(
+                    Gap(
+                        symbol, feed, next_number, str(first), str(last), None, before[1], received_us,
+                        "connection_sequence",
+                    )
+                )  # fmt: skip
+            self._awaiting_snapshot.add(symbol)
+            self._resubscribe(symbol, feed)
+
     def _control(self, message: Ack | Rejected | Notice, now_us: int, outputs: list[Output]) -> None:
         match message:
             case Ack():
@@ -232,9 +270,13 @@ class Session:
             self.feeds[symbol, feed].change(FeedState.REJECTED, now_us, words)
 
     def _resubscribe(self, symbol: str, feed: str) -> None:
-        """Ask for one feed anew. Upbit can only ask for everything: the same words are not said twice."""
+        """Ask for one feed anew, unless it is still to be asked for: that request alone will start it anew.
+
+        (Only its first half left out, the last one to be said would be that we leave. Upbit can only ask for everything.)
+        """
         wanted = self._exchange.resubscribe(self._subscription, symbol, feed, self.epoch)
-        self._waiting.extend(request for request in wanted if request not in self._waiting)
+        if wanted[-1] not in self._waiting:
+            self._waiting.extend(wanted)
 
     def _paced(self, now_s: float) -> list[Output]:
         """Requests that may be sent by now: at most the venue's messages a second."""
@@ -245,7 +287,7 @@ class Session:
             self._last_sent_s = now_s
             if request.id:
                 self._asked[request.id] = request
-            outputs.append(Send(request.frame))
+            outputs.append(Send(request.frame, request.sign))
         return outputs
 
     def _look_for_silence(self, now_s: float, now_us: int, outputs: list[Output]) -> None:

@@ -1,13 +1,23 @@
-"""The registry: every exchange, one line each, by the name that users write in `exchange`."""
+"""The registry: every exchange, one line each, by the name that users write in `exchange`.
+
+A venue may have more than one public feed: `SOURCES` has those that `[exchanges.<name>] source` chooses between. Markets,
+keys and files are named by the exchange, whichever feed they came over.
+"""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from app.exchanges.base import Exchange
 from app.exchanges.binance import Binance
 from app.exchanges.bybit import Bybit
 from app.exchanges.coinbase import Coinbase
+from app.exchanges.coinbase_advanced import CoinbaseAdvanced
 from app.exchanges.okx import Okx
 from app.exchanges.upbit import Upbit
+
+if TYPE_CHECKING:
+    from app.config import Settings
 
 EXCHANGES: dict[str, Exchange] = {
     Binance.name: Binance(),
@@ -16,3 +26,19 @@ EXCHANGES: dict[str, Exchange] = {
     Okx.name: Okx(),
     Bybit.name: Bybit(),
 }
+
+#: By exchange and `source`.
+SOURCES: dict[tuple[str, str], Exchange] = {
+    (Coinbase.name, "exchange"): EXCHANGES[Coinbase.name],
+    (CoinbaseAdvanced.name, "advanced"): CoinbaseAdvanced(),
+}
+
+
+def exchange_of(name: str, source: str | None) -> Exchange:
+    """The exchange `name` over its feed `source`; None is the one in the registry."""
+    return EXCHANGES[name] if source is None else SOURCES[name, source]
+
+
+def chosen(settings: Settings) -> dict[str, Exchange]:
+    """Every exchange by name, each over the feed that the settings choose."""
+    return {name: exchange_of(name, venue.source) for name, venue in settings.exchanges.items()}

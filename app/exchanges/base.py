@@ -8,7 +8,7 @@ docs/add-an-exchange.md walks through a new one.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import msgspec
@@ -60,6 +60,12 @@ class Request(msgspec.Struct, frozen=True):
     frame: str
     #: The (symbol, feed) pairs it asks for.
     feeds: tuple[tuple[str, str], ...]
+    #: Where the user gave a key, `Exchange.signer` puts a token into the frame at the moment it is sent.
+    sign: bool = False
+
+
+#: (frame, now in seconds since the Unix epoch, a nonce unique per call) -> the frame with its token.
+Signer = Callable[[str, int, str], str]
 
 
 class Decoded(msgspec.Struct, frozen=True, gc=False):
@@ -101,7 +107,16 @@ class Notice(msgspec.Struct, frozen=True):
     message: str = ""
 
 
-Message = Decoded | Ack | Rejected | Notice
+class Counted(msgspec.Struct, frozen=True, gc=False):
+    """This frame's number, where the venue counts every frame of the connection one by one, whatever it carries.
+
+    It comes before the other messages of its frame. The session tells a hole from it, which may be in any of the books.
+    """
+
+    number: int
+
+
+Message = Decoded | Ack | Rejected | Notice | Counted
 
 
 class Decoder(ABC):
@@ -112,7 +127,8 @@ class Decoder(ABC):
         """The messages of one frame, in the venue's order. A frame may hold many trades.
 
         Raises: FrameRejected when the frame is not JSON, lacks a needed field, or names a symbol or channel that was
-        not asked for. The whole frame is then quarantined: never half of one.
+        not asked for. The whole frame is then quarantined: never half of one. Where frames are `Counted`, the exception
+        carries the number, unless a book was in the frame: that book has a hole now, and the next number shows it.
         """
 
 
@@ -131,10 +147,17 @@ class Exchange(ABC):
     symbols_path: ClassVar[str]
     #: The canonical spelling in words, for error messages: "lower case without a dash, such as btcusdt".
     symbol_example: ClassVar[str]
+    #: (api_key, api_secret) -> what signs requests; None where public data takes no key. Raises: ValueError with the end
+    #: of a sentence about the secret, which it never quotes.
+    signer: ClassVar[Callable[[str, str], Signer] | None] = None
 
     @abstractmethod
     def canonical(self, symbol: str) -> str:
         """The spelling under which `symbol` is stored. Raises: InvalidSymbol."""
+
+    def delivered(self, symbol: str) -> str:
+        """The symbol that the venue's frames name where `symbol` was asked for; two that share one cannot both be recorded."""
+        return symbol
 
     @abstractmethod
     def endpoint(self, ws_url: str, subscription: Subscription) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from websockets.asyncio.server import ServerConnection
@@ -18,6 +18,9 @@ from app.venues.sent import Sent
 OUTBOX_CHARACTERS = 64 << 20
 #: Recorded frames, which are there all at once, wait until less than this is queued.
 ROOM_CHARACTERS = 1 << 20
+
+#: Something done to the connection when everything queued before has been handed over; whether it goes on afterwards.
+Deed = Callable[["Connection"], Awaitable[bool]]
 
 
 class Exchange(Protocol):
@@ -40,7 +43,7 @@ class Connection:
         self.venue = session.venue
         self.now_us = now_us
         self._sent = sent
-        self._outbox: deque[Frame | Close | None] = deque()
+        self._outbox: deque[Frame | Close | Deed | None] = deque()
         self._waiting = 0
         self._filled = asyncio.Event()
         self._emptied = asyncio.Event()
@@ -48,6 +51,8 @@ class Connection:
         self._roomy = asyncio.Event()
         self._roomy.set()
         self._ended = False
+        #: Takes the frames with events in place of the outbox, while something is to go wrong.
+        self.tamper: Callable[[Connection, Frame], None] | None = None
         self.heard_us = self.pushed_us = now_us()
 
     @property
@@ -73,7 +78,16 @@ class Connection:
                     self._append(action)
 
     def put(self, frame: Frame) -> None:
+        """Queue a frame, or leave that to whoever tampers with it."""
+        if self.tamper is not None and frame.events:
+            self.tamper(self, frame)
+        else:
+            self.queue(frame)
+
+    def queue(self, frame: Frame) -> None:
         """Queue a frame; a client that does not read is cut instead."""
+        if self._ended:
+            return
         self._waiting += len(frame.text)
         if self._waiting > OUTBOX_CHARACTERS:
             # It does not read, so it would not read a Close either.
@@ -85,9 +99,28 @@ class Connection:
             self._roomy.clear()
         self._append(frame)
 
+    def close(self, code: int, reason: str) -> None:
+        """Close once everything queued has been handed over."""
+        self._append(Close(code, reason))
+
+    def then(self, deed: Deed) -> None:
+        """Do this once everything queued has been handed over."""
+        self._append(deed)
+
     def shut(self) -> None:
         """Send nothing more; `pump` returns."""
         self._append(None)
+
+    def forsake(self) -> None:
+        """Send nothing more, not even what is queued, and wait for nothing: the connection is as good as gone."""
+        self._outbox.clear()
+        self.shut()
+        self._end()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is sent any more."""
+        return self._ended
 
     async def room(self) -> None:
         """Return when little is waiting."""
@@ -111,18 +144,25 @@ class Connection:
                 if isinstance(item, Close):
                     await self.socket.close(item.code, item.reason)
                     return
-                if not await self._hand_over(item):
+                if not isinstance(item, Frame):
+                    if not await item(self):
+                        return
+                    continue
+                if not await self.hand_over(item):
                     return
                 self._waiting -= len(item.text)
                 if self._waiting < ROOM_CHARACTERS:
                     self._roomy.set()
         finally:
-            self._ended = True
-            self._emptied.set()
-            self._roomy.set()
+            self._end()
 
-    async def _hand_over(self, frame: Frame) -> bool:
-        """Whether the connection is still open afterwards."""
+    def _end(self) -> None:
+        self._ended = True
+        self._emptied.set()
+        self._roomy.set()
+
+    async def hand_over(self, frame: Frame) -> bool:
+        """Give the socket a frame and record its events; whether the connection is still open afterwards."""
         # The socket writes at once when it is open, then may wait for the client to read: what breaks during that
         # wait has been written, and perhaps read.
         written = self.socket.protocol.state is State.OPEN
@@ -137,7 +177,7 @@ class Connection:
         self._sent.events(self.venue.name, self.number, frame.events, maybe=not still_open)
         return still_open
 
-    def _append(self, item: Frame | Close | None) -> None:
+    def _append(self, item: Frame | Close | Deed | None) -> None:
         if self._ended:
             return
         self._outbox.append(item)

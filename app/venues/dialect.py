@@ -100,6 +100,10 @@ class Topic:
         """What subscribers get because of the time alone. Asked some times a second."""
         return []
 
+    def restarted(self, now_us: int) -> list[Frame] | None:
+        """The numbers start over, as after a maintenance: what subscribers get now. None: they do not here."""
+        return None
+
 
 class Session(ABC):
     """One connection's side of the protocol."""
@@ -122,6 +126,10 @@ class Session(ABC):
         """What the time demands. `heard_us`: last bytes from the client; `pushed_us`: last frame sent to it."""
         return []
 
+    def farewell(self, now_us: int) -> list[Action]:
+        """What the venue says some time before it closes a connection on purpose."""
+        return []
+
     def join(self, topic: str, opening: bool = True, live: bool = True) -> list[Action]:
         """Subscribe; nothing where that is so already."""
         if topic in self.topics:
@@ -138,10 +146,11 @@ class Session(ABC):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """A REST answer: a JSON body and its HTTP status."""
+    """A REST answer: a JSON body, its HTTP status, and headers beside the usual ones."""
 
     body: bytes
     status: int = 200
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 def answer(value: Any, status: int = 200) -> Answer:
@@ -169,6 +178,20 @@ class Venue(ABC):
         self.instruments, self.seed, self.first_id = instruments, seed, first_id
         self.markets: dict[str, Market] = {}
         self.topics: dict[str, Topic] = {}
+        #: Listed symbols, in lower case, that this moment's request must not find.
+        self.refused: frozenset[str] = frozenset()
+        #: The heartbeat rules' waits are multiplied by this. `strict`: data sent does not keep a client alive.
+        self.patience = 1.0
+        self.strict = False
+
+    def knows(self, symbol: str) -> bool:
+        """Whether a subscription to `symbol` is granted."""
+        return symbol in self.instruments and symbol.lower() not in self.refused
+
+    @property
+    def listed(self) -> list[Instrument]:
+        """What the list of symbols shows."""
+        return [one for one in self.instruments.values() if one.symbol.lower() not in self.refused]
 
     @classmethod
     @abstractmethod
@@ -198,8 +221,9 @@ class Venue(ABC):
     def topic(self, name: str, now_us: int) -> Topic | None:
         """The topic of that name, the same object each time; None where it does not exist."""
         topic = self.topics.get(name) or self.make_topic(name, now_us)
-        if topic:
-            self.topics[name] = topic
+        if topic is None or not self.knows(topic.symbol):
+            return None
+        self.topics[name] = topic
         return topic
 
     def market(self, symbol: str, now_us: int) -> Market:

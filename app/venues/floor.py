@@ -7,7 +7,7 @@ costs a collector what it would cost it in life. A topic's frame is made once an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 import msgspec
@@ -54,6 +54,11 @@ class Floor:
         self._wanted: dict[Connection, set[str]] = {}
         self._joined_us: dict[Connection, int] = {}
         self._tasks: dict[object, asyncio.Task[None]] = {}
+        #: While something is to go wrong: told the time some times a second; the factor of a market's rate and the
+        #: microseconds by which its clock is wrong; what its topics send out of turn.
+        self.tick: Callable[[int], None] | None = None
+        self.tempo: Callable[[str, str], tuple[float, int]] | None = None
+        self.upset: Callable[[Venue, str, int], Iterable[tuple[str, list[Frame]]]] | None = None
 
     @property
     def stopped(self) -> bool:
@@ -121,6 +126,7 @@ class Floor:
         if self.stopped and topic.feed:
             self._late[connection, wish.topic] = wish
             return
+        now_us += self._tempo(venue.name, topic.symbol)[1]
         subscribers = self._subscribers.setdefault((venue.name, topic.name), {})
         if not subscribers:
             topic.begin(now_us)
@@ -140,6 +146,22 @@ class Floor:
         self._wanted[connection].discard(connection.venue.recorded_as(topic))
         self._late.pop((connection, topic), None)
 
+    def topics(self, venue: str, symbol: str) -> list[Topic]:
+        """The topics of a market that somebody is subscribed to."""
+        found = self._topics.get((venue, symbol), {}).values()
+        return [topic for topic in found if self._subscribers[venue, topic.name]]
+
+    def running(self, venue: str) -> list[str]:
+        """The symbols of a venue's markets that are open."""
+        return [symbol for name, symbol in self._topics if name == venue]
+
+    def publish(self, venue: str, topic: str, frames: list[Frame]) -> None:
+        """Send frames to a topic's subscribers."""
+        _publish(frames, self._subscribers[venue, topic])
+
+    def _tempo(self, venue: str, symbol: str) -> tuple[float, int]:
+        return self.tempo(venue, symbol) if self.tempo else (1.0, 0)
+
     def _begin(self, key: object, work: Coroutine[Any, Any, None]) -> None:
         task = self._tasks[key] = asyncio.create_task(work)
         task.add_done_callback(lambda done: self._ended(key, done))
@@ -156,12 +178,16 @@ class Floor:
         topics = self._topics[venue.name, symbol]
         due_s = monotonic_s()
         while True:
-            due_s = max(due_s + 1 / self.rate, monotonic_s() - ARREARS_S)
+            factor, skew_us = self._tempo(venue.name, symbol)
+            due_s = max(due_s + 1 / (self.rate * factor), monotonic_s() - ARREARS_S)
             await asyncio.sleep(max(0.0, due_s - monotonic_s()))
             if self.stopped:
                 await self._running.wait()
                 due_s = monotonic_s()
-            now_us = self.now_us()
+            now_us = self.now_us() + skew_us
+            if self.upset:
+                for name, frames in self.upset(venue, symbol, now_us):
+                    self.publish(venue.name, name, frames)
             for step in venue.steps(market, now_us):
                 for topic in topics.values():
                     if subscribers := self._subscribers[venue.name, topic.name]:
@@ -172,14 +198,18 @@ class Floor:
         while True:
             await asyncio.sleep(TIMER_S)
             now_us = self.now_us()
+            if self.tick:
+                self.tick(now_us)
             for connection in list(self.connections):
-                actions = connection.session.due(now_us, connection.heard_us, connection.pushed_us)
+                pushed_us = 0 if connection.venue.strict else connection.pushed_us
+                actions = connection.session.due(now_us, connection.heard_us, pushed_us)
                 connection.perform(actions, self)
-            for (venue, _), topics in self._topics.items():
+            for (venue, symbol), topics in self._topics.items():
+                topic_us = now_us + self._tempo(venue, symbol)[1]
                 for topic in topics.values():
                     subscribers = self._subscribers[venue, topic.name]
                     if subscribers and not (self.stopped and topic.feed):
-                        _publish(topic.quiet(now_us), subscribers)
+                        _publish(topic.quiet(topic_us), subscribers)
 
     async def _play(self, connection: Connection) -> None:
         """Send the recording of the connection's venue, once: the frames of topics it is subscribed to by then."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -52,6 +53,19 @@ class Closed(msgspec.Struct):
     acknowledged: bool
 
 
+class Withheld(msgspec.Struct):
+    """One event that was made and not sent: the hole that a fault left. Its text is in `text`, so that no reader of the
+    events sent, which have `data`, takes it for one."""
+
+    venue: str
+    connection: int
+    symbol: str
+    feed: str
+    id: str | None
+    text: str
+    withheld: bool = True
+
+
 class Sent:
     """Counts sent events and, given a path, writes their lines (the file is replaced). Memory is bounded."""
 
@@ -81,6 +95,17 @@ class Sent:
         if self._file:
             self._write(Closed(venue, connection, time_us, code, reason, acknowledged))
 
+    def withheld(self, venue: str, connection: int, events: Iterable[Event]) -> None:
+        """These events of one frame were made, and a fault kept them back."""
+        if self._file:
+            for event in events:
+                self._write(Withheld(venue, connection, event.symbol, event.feed, event.id, event.data))
+
+    def fault(self, name: str, venue: str, connection: int | None, facts: dict[str, Any]) -> None:
+        """A fault struck; `connection` None: no connection, or every one of the venue."""
+        if self._file:
+            self._write({"fault": name, "venue": venue, "connection": connection} | facts)
+
     def flush(self) -> None:
         """Every line so far is in the file. Raises: OSError."""
         if self._file and self._buffer:
@@ -94,7 +119,7 @@ class Sent:
             self._file.close()
             self._file = None
 
-    def _write(self, line: Line | Opened | Closed) -> None:
+    def _write(self, line: Line | Opened | Closed | Withheld | dict[str, Any]) -> None:
         self._encode(line, self._line)
         self._buffer += self._line
         self._buffer += b"\n"

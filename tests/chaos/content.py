@@ -29,6 +29,8 @@ T0_US = 1_767_225_605_000_000
 
 #: table, exchange, symbol, exchange_sequence_id, timestamp_collector, timestamp_exchange, data, epoch
 Row = tuple[str, str, str, str, int, int | None, str, str]
+#: epoch, symbol, feed, first, last
+NumberRange = tuple[str, str, str, int, int]
 #: epoch, symbol, feed
 Numbered = tuple[str, str, str]
 COLUMNS = "exchange, symbol, exchange_sequence_id, timestamp_collector, timestamp_exchange, data, epoch"
@@ -163,7 +165,7 @@ class Content:
         """An element that is no batch: it goes into quarantine under a name made of its bytes."""
         self.elements += [(stream, element)] * times
         self.replays += times - 1
-        epoch = hashlib.sha256(element).hexdigest()[:32]
+        epoch = _garbage_epoch(element)
         self.expected.fates[epoch, UNDECODED, UNDECODED] = Fate({1}, quarantined=1)
         self.expected.quarantine[epoch, UNDECODED, UNDECODED, 1, element] += 1
         self.expected.epochs[epoch] = (stream, stream.split("-")[0], None, None, None)
@@ -196,6 +198,18 @@ class Content:
         """Everything (or `elements`) into the lists."""
         for stream, element in self.elements if elements is None else elements:
             assert buffer.push(stream, element) is not None
+
+
+def numbers(element: bytes) -> list[NumberRange]:
+    """The numbers of an element of a list; one that is no batch is a unit of its own."""
+    if element[:1] != b"C":
+        return [(_garbage_epoch(element), UNDECODED, UNDECODED, 1, 1)]
+    batch = BatchCodec().decode(element)
+    return [(batch.epoch, r.symbol, r.feed, r.first, r.last) for r in batch.ranges]
+
+
+def _garbage_epoch(element: bytes) -> str:
+    return hashlib.sha256(element).hexdigest()[:32]
 
 
 def first_hour(content: Content) -> None:
@@ -235,15 +249,13 @@ def second_hour(content: Content) -> None:
 class Held(Facts):
     """What is in the segments and the ledger of a data directory, read past the application."""
 
-    #: epoch, symbol, feed, first, last
-    ranges: list[tuple[str, str, str, int, int]] = field(default_factory=list)
+    ranges: list[NumberRange] = field(default_factory=list)
     #: Units counted as replays.
     replays: int = 0
 
-    def covers(self, batch: Batch) -> bool:
-        return bool(batch.ranges) and all(
-            any(r[:3] == (batch.epoch, a.symbol, a.feed) and r[3] <= a.first and a.last <= r[4] for r in self.ranges)
-            for a in batch.ranges
+    def covers(self, ranges: list[NumberRange]) -> bool:
+        return bool(ranges) and all(
+            any(r[:3] == a[:3] and r[3] <= a[3] and a[4] <= r[4] for r in self.ranges) for a in ranges
         )
 
     def facts(self) -> Facts:

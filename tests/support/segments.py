@@ -47,7 +47,9 @@ def identities(path: Path, table: str = "trades") -> list[str]:
 
 def ranges(path: Path) -> list[tuple[int, int, int, int, int, int]]:
     """first, last, stored, duplicates, conflicts, quarantined of every range."""
-    sql = "SELECT first, last, stored, duplicates, conflicts, quarantined FROM ranges ORDER BY epoch, symbol, feed, first"
+    sql = (
+        "SELECT first, last, stored, duplicates, conflicts, quarantined FROM ranges ORDER BY epoch, symbol, feed, first"
+    )
     return [(a, b, c, d, e, f) for a, b, c, d, e, f in query(path, sql)]
 
 

@@ -10,7 +10,16 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.codec import IDENTITY_BYTES, MAX_UNPACKED_BYTES, BatchCodec, ElementRejected, Header, events_in, header, identity
+from app.codec import (
+    IDENTITY_BYTES,
+    MAX_UNPACKED_BYTES,
+    BatchCodec,
+    ElementRejected,
+    Header,
+    events_in,
+    header,
+    identity,
+)
 from app.model import Batch, EpochEnd, Event, Gap, Loss, Quarantined, Range
 from tests.support.batches import EPOCH, batch, event, undecoded
 
@@ -103,7 +112,9 @@ def test_garbage_is_rejected_and_counts_no_events(garbage: bytes) -> None:
 
 @given(batches, st.data())
 @settings(deadline=None)
-def test_a_damaged_batch_is_rejected_or_read_but_never_raises_anything_else(original: Batch, data: st.DataObject) -> None:
+def test_a_damaged_batch_is_rejected_or_read_but_never_raises_anything_else(
+    original: Batch, data: st.DataObject
+) -> None:
     packed = bytearray(CODEC.encode(original))
     packed[data.draw(st.integers(0, len(packed) - 1))] ^= data.draw(st.integers(1, 255))
     kept = bytes(packed[: data.draw(st.integers(0, len(packed)))])

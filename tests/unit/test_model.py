@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import pairwise
 
 import msgspec
 import pytest
@@ -71,4 +72,4 @@ def test_runs_cover_exactly_the_numbers_given_and_never_touch_one_another(
     covered = {s: [n for r in found for n in range(r.first, r.last + 1)] for s, found in by_symbol.items()}
     assert covered == {symbol: sorted(found) for symbol, found in numbers.items() if found}
     for found in by_symbol.values():
-        assert all(before.last + 1 < after.first for before, after in zip(found, found[1:], strict=False))
+        assert all(before.last + 1 < after.first for before, after in pairwise(found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -192,7 +193,7 @@ def test_a_contiguous_stream_has_no_gap(stream: list[Decoded]) -> None:
 @settings(deadline=None)
 def test_a_chain_has_no_gap_whatever_its_ids_do(ids: list[int]) -> None:
     chain = [Decoded("A", ORDERBOOK, "", None, "", None, ids[0])]
-    chain += [Decoded("A", ORDERBOOK, "", None, "", before, last) for before, last in zip(ids, ids[1:], strict=False)]
+    chain += [Decoded("A", ORDERBOOK, "", None, "", before, last) for before, last in pairwise(ids)]
     assert verdicts(chain) == [(RESET, None)] + [(OK, None)] * (len(chain) - 1)
 
 

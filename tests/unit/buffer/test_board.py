@@ -26,7 +26,13 @@ def board(rig: Rig, client: redis.Redis) -> Board:
 
 
 def test_a_state_is_read_as_it_was_put_up_and_the_last_one_counts(board: Board) -> None:
-    state = {"stream": "a", "connection": "open", "feeds": [{"symbol": "KRW-BTC", "age_s": 0.25}], "why": "é", "n": None}
+    state = {
+        "stream": "a",
+        "connection": "open",
+        "feeds": [{"symbol": "KRW-BTC", "age_s": 0.25}],
+        "why": "é",
+        "n": None,
+    }
     board.publish("a", {"old": True}, 60)
     board.publish("a", state, 60)
     board.publish("b", {"n": 2}, 60)

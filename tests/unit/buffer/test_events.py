@@ -279,7 +279,7 @@ def test_a_redis_out_of_memory_is_unavailable_and_nothing_moved(own_redis: Redis
     buffer = EventBuffer(connect(own_redis.url, 2), "p", 10**6)
     buffer.push(STREAM, element(1))
     own_redis.client().config_set("maxmemory", 1)
-    with pytest.raises(BufferUnavailable, match="OOM|OutOfMemory"):
+    with pytest.raises(BufferUnavailable, match=r"OOM|OutOfMemory"):
         buffer.push(STREAM, element(2))
     assert buffer.acknowledge(STREAM, [element(1)]) == 1, "what is stored can still be let go"
     own_redis.client().config_set("maxmemory", 0)

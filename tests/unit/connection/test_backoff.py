@@ -33,7 +33,5 @@ def test_the_wait_is_never_longer_than_the_longest_and_a_quarter(
 
 
 @given(failures, initial, longest, jitter)
-def test_one_failure_more_never_shortens_the_wait(
-    failures: int, initial: float, longest: float, jitter: float
-) -> None:
+def test_one_failure_more_never_shortens_the_wait(failures: int, initial: float, longest: float, jitter: float) -> None:
     assert delay_s(failures, initial, longest, jitter) <= delay_s(failures + 1, initial, longest, jitter)

@@ -36,9 +36,7 @@ class Link:
         continuity: Continuity | None = None,
         epoch: str = EPOCH,
     ) -> None:
-        subscription = Subscription(
-            tuple(symbols), feeds, exchange.orderbook_channels[0], exchange.trade_channels[0]
-        )
+        subscription = Subscription(tuple(symbols), feeds, exchange.orderbook_channels[0], exchange.trade_channels[0])
         self.now_s = 5000.0
         self.session = Session(
             exchange, subscription, continuity or Continuity(), epoch=epoch,
@@ -306,7 +304,9 @@ def test_a_refusal_that_names_nothing_is_remembered_and_rejects_nothing() -> Non
 
 def test_a_late_refusal_does_not_reject_a_feed_that_has_data() -> None:
     link = Link(BYBIT, ["BTCUSDT"])
-    link.receive('{"topic":"publicTrade.BTCUSDT","type":"snapshot","ts":1790000000000,"data":[{"i":"1","s":"BTCUSDT"}]}')
+    link.receive(
+        '{"topic":"publicTrade.BTCUSDT","type":"snapshot","ts":1790000000000,"data":[{"i":"1","s":"BTCUSDT"}]}'
+    )
     link.receive('{"success":false,"ret_msg":"Invalid symbol :[publicTrade.BTCUSDT]","op":"subscribe"}')
     assert link.states()["BTCUSDT", TRADE] is FeedState.LIVE
 
@@ -324,7 +324,9 @@ def test_a_symbol_the_venue_does_not_list_is_rejected_in_all_its_feeds_and_left_
 
 def test_the_venues_notice_of_a_restart_closes_the_connection_in_its_words() -> None:
     link = Link()
-    (close,) = link.receive('{"event":"notice","code":"64008","msg":"The connection will soon be closed.","connId":"a"}')
+    (close,) = link.receive(
+        '{"event":"notice","code":"64008","msg":"The connection will soon be closed.","connId":"a"}'
+    )
     assert close == Close("venue_notice", "64008: The connection will soon be closed.")
 
 

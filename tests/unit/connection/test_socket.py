@@ -14,7 +14,16 @@ from websockets.sync.server import ServerConnection
 from app.connection.socket import OVERSIZED_HEAD_BYTES, ConnectionEnded, ConnectionFailed, FrameTooLarge, Socket
 from app.launch.redis_server import free_port
 from tests.support.websockets_served import (
-    BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Wire, frame, served, wired,
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    Wire,
+    frame,
+    served,
+    wired,
 )  # fmt: skip
 
 #: A frame that must come has this long; one that must not is waited for no longer than `SOON_S`.
@@ -120,9 +129,12 @@ def test_a_timeout_anywhere_in_a_frame_loses_no_byte() -> None:
 
 
 def test_a_close_frame_says_its_code_and_words() -> None:
-    with served(lambda connection: connection.close(4008, "slow consumer")) as url, connected(url) as client:
-        with pytest.raises(ConnectionEnded) as ended:
-            client.receive(LONG_S)
+    with (
+        served(lambda connection: connection.close(4008, "slow consumer")) as url,
+        connected(url) as client,
+        pytest.raises(ConnectionEnded) as ended,
+    ):
+        client.receive(LONG_S)
     assert (ended.value.code, ended.value.text) == (4008, "slow consumer")
     assert str(ended.value) == "close frame 4008 'slow consumer'"
 
@@ -296,7 +308,7 @@ def test_a_redirect_is_not_followed() -> None:
     with wired(lambda wire: asked.append(wire.request_line)) as elsewhere:
         with (
             wired(lambda wire: wire.refuse("302 Found", f"Location: {elsewhere}secret")) as url,
-            pytest.raises(ConnectionFailed, match="[Rr]edirect"),
+            pytest.raises(ConnectionFailed, match=r"[Rr]edirect"),
         ):
             Socket(url, connect_timeout_s=LONG_S, max_frame_bytes=MAX_FRAME_BYTES)
         with pytest.raises(ConnectionFailed):  # the only one that ever comes there

@@ -89,9 +89,7 @@ def test_adding_or_removing_a_market_moves_no_other_while_the_connections_are_gi
 
 @given(symbol_sets, st.from_regex(r"[A-Z]{2,6}-USDT", fullmatch=True), st.integers(3, 30))
 @hypothesis_settings(deadline=None)
-def test_a_market_moves_only_when_the_number_of_connections_changes(
-    symbols: list[str], added: str, limit: int
-) -> None:
+def test_a_market_moves_only_when_the_number_of_connections_changes(symbols: list[str], added: str, limit: int) -> None:
     before, after = slots(symbols, None, limit), slots([*symbols, added], None, limit)
     if needed(symbols, limit) == needed([*symbols, added] if added not in symbols else symbols, limit):
         assert {s: slot for slot, held in after.items() for s in held if s != added or s in symbols} == {

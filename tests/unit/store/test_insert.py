@@ -134,7 +134,13 @@ def test_what_the_previous_segment_holds_is_a_duplicate_here(tmp_path: Path) -> 
     stored(before, batch(1, [event(1, "7"), book(1, "9", "same"), book(2, "10", "old")]))
     twins = sealed(before).twins
     now = opened(tmp_path, 2)
-    units = [event(1, "7", data="by REST"), event(2, "8"), book(1, "9", "same"), book(2, "10", "new"), book(3, "11", "x")]
+    units = [
+        event(1, "7", data="by REST"),
+        event(2, "8"),
+        book(1, "9", "same"),
+        book(2, "10", "new"),
+        book(3, "11", "x"),
+    ]
     assert stored(now, batch(1, units, epoch=OTHER), twins=twins) == Counts(stored=3, duplicates=2, conflicts=1)
     assert identities(now.path) == ["8"]
     assert sorted(identities(now.path, "orderbooks")) == [f"10~{hash8('new')}", "11"]

@@ -47,10 +47,12 @@ def test_ranges_that_touch_are_one() -> None:
     assert not known.covers(EPOCH, asked(8, 11))
 
 
-@given(st.lists(st.tuples(st.booleans(), st.integers(1, 6)), min_size=1, max_size=20), st.integers(1, 60), st.integers(0, 8))
-def test_what_is_covered_was_stored_to_the_last_number(
-    steps: list[tuple[bool, int]], first: int, length: int
-) -> None:
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(1, 6)), min_size=1, max_size=20),
+    st.integers(1, 60),
+    st.integers(0, 8),
+)
+def test_what_is_covered_was_stored_to_the_last_number(steps: list[tuple[bool, int]], first: int, length: int) -> None:
     known, held, next_number = KnownRanges(), set(), 1
     for present, size in steps:
         if present:

@@ -10,7 +10,18 @@ import pytest
 
 from app.errors import CollectorError
 from app.store.engine import writable
-from app.store.ledger import OPEN, REMOVED, REMOVING, SEALED, SEALING, VERIFIED, WRITTEN, Ledger, ObjectEntry, SegmentEntry
+from app.store.ledger import (
+    OPEN,
+    REMOVED,
+    REMOVING,
+    SEALED,
+    SEALING,
+    VERIFIED,
+    WRITTEN,
+    Ledger,
+    ObjectEntry,
+    SegmentEntry,
+)
 from app.store.segment import relative_path
 from tests.support.batches import EPOCH, OPENED_US
 
@@ -37,7 +48,9 @@ def removed(ledger: Ledger, records: dict[str, list[dict[str, object]]] | None =
 
 
 def an_object(**changes: object) -> ObjectEntry:
-    entry = ObjectEntry(1, "okx", "BTC-USDT", "trade", "s3://b", "okx/k.parquet", 10, 999, "ab" * 32, WRITTEN, None, None)
+    entry = ObjectEntry(
+        1, "okx", "BTC-USDT", "trade", "s3://b", "okx/k.parquet", 10, 999, "ab" * 32, WRITTEN, None, None
+    )
     return entry._replace(**changes)  # type: ignore[arg-type]
 
 
@@ -140,9 +153,7 @@ def test_what_is_written_may_be_written_anew_until_it_is_verified(ledger: Ledger
     assert ledger.objects() == [better]
     assert ledger.verify_object(better, "checksum", "okx/k-2.json")
     ledger.write_object(an_object(key="okx/k-3.parquet", sha256="ef" * 32))
-    assert ledger.objects() == [
-        better._replace(state=VERIFIED, proved_by="checksum", manifest_key="okx/k-2.json")
-    ]
+    assert ledger.objects() == [better._replace(state=VERIFIED, proved_by="checksum", manifest_key="okx/k-2.json")]
 
 
 @pytest.mark.parametrize(
@@ -183,7 +194,9 @@ def test_a_conflict_is_remembered_once(ledger: Ledger) -> None:
 
 
 def epoch_row(ended_us: int | None, epoch: str = EPOCH) -> dict[str, object]:
-    closed = {"reason": "stop", "last_numbers": '[["a","trade",9]]'} if ended_us else {"reason": None, "last_numbers": None}
+    closed = (
+        {"reason": "stop", "last_numbers": '[["a","trade",9]]'} if ended_us else {"reason": None, "last_numbers": None}
+    )
     return {"epoch": epoch, "stream": "s", "exchange": "okx", "opened_us": 1, "ended_us": ended_us, **closed}
 
 
@@ -196,10 +209,18 @@ def a_range(first: int, last: int) -> dict[str, object]:
 
 
 def test_removal_begins_once_from_sealed_and_takes_the_records_with_it(ledger: Ledger) -> None:
-    gap = numbered("number", 4, from_id="1", to_id="2", size=2, before_us=1, after_us=2, cause="sequence", repair="open")
+    gap = numbered(
+        "number", 4, from_id="1", to_id="2", size=2, before_us=1, after_us=2, cause="sequence", repair="open"
+    )
     loss = numbered("first", 5, last=6, count=2, start_us=1, end_us=2, cause="queue_full")
     frame = numbered("number", 7, received_us=3, reason="not_json", frame=b"\xff")
-    records = {"ranges": [a_range(1, 3)], "gaps": [gap], "losses": [loss], "quarantine": [frame], "epochs": [epoch_row(9)]}
+    records = {
+        "ranges": [a_range(1, 3)],
+        "gaps": [gap],
+        "losses": [loss],
+        "quarantine": [frame],
+        "epochs": [epoch_row(9)],
+    }
     ledger.open_segment(OPENED_US, path_of)
     assert ledger.begin_removal(1, 3, records) is False, "it is open"
     assert [ledger.records(name) for name in records] == [[]] * 5

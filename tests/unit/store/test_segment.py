@@ -11,7 +11,8 @@ from sqlalchemy.exc import DBAPIError
 
 from app.errors import CollectorError, SegmentSealed
 from app.model import ORDERBOOK, TRADE
-from app.store import engine, segment as module
+from app.store import engine
+from app.store import segment as module
 from app.store.insert import Counts
 from app.store.segment import Holding, SealedSegment, Segment, relative_path, remove_file
 from tests.support.batches import EPOCH, OPENED_US, batch, event, undecoded
@@ -50,7 +51,9 @@ def test_making_a_segment_is_finished_after_a_crash_that_left_an_empty_file(tmp_
 def test_the_tables_are_the_customers_and_epoch(tmp_path: Path) -> None:
     path = opened(tmp_path).path
     for table in ("orderbooks", "trades"):
-        columns = [(name, type, notnull, pk) for _, name, type, notnull, _, pk in query(path, f"PRAGMA table_info({table})")]
+        columns = [
+            (name, type, notnull, pk) for _, name, type, notnull, _, pk in query(path, f"PRAGMA table_info({table})")
+        ]
         assert columns == [
             ("id", "INTEGER", 1, 1),
             ("exchange", "TEXT", 1, 0),
@@ -163,7 +166,7 @@ def test_a_settled_segment_is_read_without_locks_and_cannot_be_written(tmp_path:
         assert beside(made.path) == ["1.db"]
     finally:
         tmp_path.chmod(0o700)
-    with pytest.raises(DBAPIError, match="readonly|read-only|query_only"), found.engine.connect() as connection:
+    with pytest.raises(DBAPIError, match=r"readonly|read-only|query_only"), found.engine.connect() as connection:
         connection.exec_driver_sql("DELETE FROM trades")
     assert identities(made.path) == ["1"]
 
@@ -221,7 +224,10 @@ def test_records_are_read_by_name_and_by_what_they_are_of(tmp_path: Path) -> Non
 
 def test_twins_are_found_with_the_bytes_that_stand_there(tmp_path: Path) -> None:
     made = opened(tmp_path)
-    stored(made, batch(1, [event(1, "7", data="a"), event(1, "7", symbol="ethusdt", data="b"), event(1, "7", feed=ORDERBOOK)]))
+    stored(
+        made,
+        batch(1, [event(1, "7", data="a"), event(1, "7", symbol="ethusdt", data="b"), event(1, "7", feed=ORDERBOOK)]),
+    )
     found = sealed(made)
     wanted = [event(5, "7"), event(6, "8"), event(7, "7", symbol="ethusdt"), event(8, "7", symbol="xrpusdt")]
     assert found.twins("binance", TRADE, wanted) == {("btcusdt", "7"): "a", ("ethusdt", "7"): "b"}

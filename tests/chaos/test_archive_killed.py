@@ -1,0 +1,438 @@
+"""The archive is killed at every boundary, raced by another one, met by foreign bytes and by damage: each market of each
+segment becomes exactly one object with exactly its rows, and no segment goes before that is proved."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.objects import layout, manifest, parquet
+from app.objects.local import INCOMING, LocalStore
+from app.objects.store import Store
+from app.pipeline.flush import FlushReport
+from app.pipeline.verify import verify
+from app.store.ledger import REMOVED, REMOVING, SEALED, VERIFIED, Ledger, ObjectEntry, SegmentEntry
+from app.store.schema import conflicts
+from app.wiring import Wiring
+from tests.chaos.content import T0_US, TABLES, Content, Held, first_hour, held
+from tests.support import s3_servers
+from tests.support.crash import Nursery
+from tests.support.rig import Rig
+
+#: segment, exchange, symbol, data type
+Part = tuple[int, str, str, str]
+#: So small that a removal truncates before it unlinks.
+TRUNCATE_STEP_BYTES = 150_000
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A data directory with sealed segments, and what is in them."""
+
+    directory: Path
+    #: exchange_sequence_id, timestamp_collector, timestamp_exchange, data, epoch; in the order of storing
+    rows: dict[Part, list[tuple[Any, ...]]]
+    ranges: dict[Part, set[tuple[Any, ...]]]
+    files: dict[int, bytes]
+    facts: Held
+
+    def copied_to(self, rig: Rig) -> Rig:
+        shutil.copytree(self.directory / "data", rig.directory / "data")
+        return rig
+
+
+def _sealed(rig: Rig, *hours: Callable[[Content], None]) -> Sealed:
+    """Each of `hours` pushed and sealed as a segment of its own."""
+    content = Content()
+    pushed = 0
+    for hour in hours:
+        hour(content)
+        content.push(rig.wiring().buffer, content.elements[pushed:])
+        pushed = len(content.elements)
+        flush = rig.wiring().flush()
+        flush.turn_over(flush.run(), now=True)
+    rows: dict[Part, list[tuple[Any, ...]]] = {}
+    ranges: dict[Part, set[tuple[Any, ...]]] = {}
+    files: dict[int, bytes] = {}
+    for entry in rig.wiring().ledger.segments(SEALED):
+        path = rig.settings.storage.segments_path / entry.path
+        files[entry.number] = path.read_bytes()
+        connection = sqlite3.connect(f"file:{path}?immutable=1", uri=True)
+        for data_type, table in TABLES.items():
+            columns = "exchange_sequence_id, timestamp_collector, timestamp_exchange, data, epoch"
+            for exchange, symbol, *row in connection.execute(
+                f"SELECT exchange, symbol, {columns} FROM {table} ORDER BY id"
+            ):
+                rows.setdefault((entry.number, exchange, symbol, data_type), []).append(tuple(row))
+        for exchange, symbol, feed, *row in connection.execute(
+            "SELECT exchange, symbol, feed, epoch, first, last, stored, duplicates, conflicts, quarantined FROM ranges"
+        ):
+            ranges.setdefault((entry.number, exchange, symbol, feed), set()).add(tuple(row))
+        connection.close()
+    assert held(rig).facts() == content.expected
+    return Sealed(rig.directory, rows, ranges, files, held(rig))
+
+
+def _hour(exchange: str, epoch: int, *symbols: str, feeds: str = "tb") -> Callable[[Content], None]:
+    """An hour of a few events of these symbols: trades (t), books (b)."""
+
+    def push(content: Content) -> None:
+        c = content.connection(f"{exchange}-0-orderbook.trade", epoch, T0_US)
+        for batch in range(3):
+            units = [c.trade(s, 10 * epoch + batch) for s in symbols if "t" in feeds]
+            units += [c.book(s, f"{epoch}-{batch}") for s in symbols if "b" in feeds]
+            c.push(*units, *([c.gap(units[0], "7")] if batch == 2 else []), end="stop" if batch == 2 else "")
+
+    return push
+
+
+def _assert_archived(wiring: Wiring, sealed: Sealed, *, removed: bool = True) -> list[ObjectEntry]:
+    """One object with exactly its rows for each part, a true manifest beside each, nothing else, nothing in between."""
+    store, ledger = wiring.store, wiring.ledger
+    objects = ledger.objects()
+    assert sorted(entry[:4] for entry in objects) == sorted(sealed.rows)
+    keys = [key for entry in objects for key in (entry.key, layout.manifest_key(entry.key))]
+    assert sorted(store.keys()) == sorted(keys)
+    for entry in objects:
+        part = entry[:4]
+        assert (entry.state, entry.store, entry.manifest_key) == (VERIFIED, store.name, layout.manifest_key(entry.key))
+        with store.open(entry.key) as file:
+            assert [row for chunk in parquet.read(file) for row in chunk] == sealed.rows[part]
+        with store.open(layout.manifest_key(entry.key)) as file:
+            told = manifest.decode(file.read())
+        assert (told.segment, told.exchange, told.symbol, told.data_type) == part
+        assert (told.key, told.rows, told.sha256) == (entry.key, len(sealed.rows[part]), entry.sha256)
+        assert {
+            (r.epoch, r.first, r.last, r.stored, r.duplicates, r.conflicts, r.quarantined) for r in told.ranges
+        } == sealed.ranges[part]
+    assert [(fault.key, fault.fault) for fault in verify(store, ledger).faults] == []
+    assert {entry.state for entry in ledger.segments()} == {REMOVED if removed else SEALED}
+    work, segments = wiring.settings.archive.dir, wiring.settings.storage.segments_path
+    assert [path for path in work.rglob("*") if path.is_file()] == []
+    if removed:
+        assert [path for path in segments.rglob("*") if path.is_file()] == []
+    if isinstance(store, LocalStore):
+        assert list((store.root / INCOMING).iterdir()) == []
+    return objects
+
+
+def _assert_nothing_removed_unproved(wiring: Wiring, sealed: Sealed) -> None:
+    """A segment's file is untouched, or every part of it stands in the store, its rows exact."""
+    for entry in wiring.ledger.segments():
+        path = wiring.settings.storage.segments_path / entry.path
+        if path.exists() and path.read_bytes() == sealed.files[entry.number]:
+            continue
+        assert entry.state in (REMOVING, REMOVED)
+        for part in (part for part in sealed.rows if part[0] == entry.number):
+            (found,) = [o for o in wiring.ledger.objects(entry.number) if o[:4] == part and o.state == VERIFIED]
+            with wiring.store.open(found.key) as file:
+                assert [row for chunk in parquet.read(file) for row in chunk] == sealed.rows[part]
+
+
+STEPS = [
+    "archive.before_write",
+    "archive.after_write",
+    "archive.after_ledger_written",
+    "archive.after_put",
+    "archive.after_prove",
+    "archive.after_manifest",
+    "archive.after_verified",
+]
+REMOVAL_STEPS = ["removal.before_ledger", "removal.after_ledger", "removal.after_unlink"]
+
+
+def _killed_at_every_boundary(
+    nursery: Nursery,
+    attempts: Callable[[int], Rig],
+    wired: Callable[[Rig], Wiring],
+    sealed: Sealed,
+    *,
+    effects: bool = True,
+    environ: dict[str, str] | None = None,
+) -> list[str]:
+    """Kill a cycle at its 1st, 2nd, 3rd, ... boundary, each time afresh; look; run a whole cycle; look again."""
+    number = 0
+    while True:
+        number += 1
+        rig = attempts(number)
+        outcome = nursery.run(
+            "archive", rig.path, kill_at=number, effects=effects, environ=environ, final=True,
+            truncate_step_bytes=TRUNCATE_STEP_BYTES,
+        )  # fmt: skip
+        try:
+            if outcome.was_killed:
+                _assert_nothing_removed_unproved(wired(rig), sealed)
+                report = wired(rig).archive().run(final=True)
+                assert (report.failed, report.timed_out) == ({}, False)
+            _assert_archived(wired(rig), sealed)
+        except AssertionError as error:
+            error.add_note(f"killed at boundary {number}: {outcome.passed[-3:]}")
+            raise
+        if not outcome.was_killed:
+            return outcome.passed
+
+
+def test_a_cycle_killed_at_any_boundary_is_finished_by_the_next_one(
+    nursery: Nursery, rig: Rig, tmp_path: Path
+) -> None:
+    sealed = _sealed(rig, _hour("binance", 1, "btcusdt"), _hour("okx", 2, "BTC-USDT", feeds="t"))
+
+    def attempt(number: int) -> Rig:
+        return sealed.copied_to(_rig(tmp_path / str(number)))
+
+    passed = _killed_at_every_boundary(nursery, attempt, Rig.wiring, sealed)
+    assert [name for name in passed if not name.startswith("effect.")] == 3 * STEPS + 2 * REMOVAL_STEPS
+    assert {"effect.fsync", "effect.link", "effect.replace", "effect.truncate", "effect.unlink", "effect.commit"} <= {*passed}
+
+
+def _rig(directory: Path) -> Rig:
+    """Redis is nothing to the archive."""
+    directory.mkdir()
+    return Rig(directory, "redis://127.0.0.1:1/0")
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[s3_servers.Server]:
+    with s3_servers.moto() as server:
+        yield server
+
+
+def test_a_cycle_to_s3_killed_at_any_step_and_before_any_request_is_finished_by_the_next_one(
+    nursery: Nursery, rig: Rig, tmp_path: Path, moto: s3_servers.Server
+) -> None:
+    sealed = _sealed(rig, _hour("binance", 1, "btcusdt"))
+
+    def attempt(number: int) -> Rig:
+        made = sealed.copied_to(_rig(tmp_path / str(number)))
+        bucket = f"killed-{uuid.uuid4().hex[:12]}"
+        made.write(storage={"mode": "s3"}, aws={"bucket": bucket, "endpoint_url": moto.url, "region": "us-east-1"})
+        return made
+
+    def wired(made: Rig) -> Wiring:
+        return made.wiring(aws=replace(made.settings.aws, access_key=keys[0], secret_key=keys[1]))
+
+    keys = s3_servers.ACCESS_KEY, s3_servers.SECRET_KEY
+    environ = {"AWS_ACCESS_KEY_ID": keys[0], "AWS_SECRET_ACCESS_KEY": keys[1]}
+    passed = _killed_at_every_boundary(nursery, attempt, wired, sealed, environ=environ)
+    assert [name for name in passed if not name.startswith("effect.")] == 2 * STEPS + REMOVAL_STEPS
+    assert passed.count("effect.put_object") >= 4
+
+
+def test_two_archivers_at_once_make_one_object_of_each_market(nursery: Nursery, rig: Rig, tmp_path: Path) -> None:
+    sealed = _sealed(rig, first_hour, _hour("okx", 7, "BTC-USDT", "ETH-USDT"), _hour("bybit", 8, "BTCUSDT"))
+    for number in range(4):
+        raced = sealed.copied_to(_rig(tmp_path / str(number)))
+        both = [nursery.start("archive", raced.path, final=True, cycles=3) for _ in range(2)]
+        for archiver in both:
+            archiver.wait()
+        _assert_nothing_removed_unproved(raced.wiring(), sealed)
+        assert raced.wiring().archive().run(final=True).failed == {}
+        _assert_archived(raced.wiring(), sealed)
+        assert _conflicts(raced.wiring().ledger) == []
+
+
+def _conflicts(ledger: Ledger) -> list[tuple[str, int]]:
+    connection = sqlite3.connect(ledger.path)
+    try:
+        return connection.execute(f"SELECT key, segment FROM {conflicts.name} ORDER BY key").fetchall()
+    finally:
+        connection.close()
+
+
+def test_foreign_bytes_under_a_key_are_kept_put_on_record_and_passed_by(rig: Rig, tmp_path: Path) -> None:
+    sealed = _sealed(rig, _hour("binance", 1, "btcusdt", "ethusdt"))
+    store = rig.wiring().store
+    store.prepare()
+    (entry,) = rig.wiring().ledger.segments(SEALED)
+    key = layout.object_key("binance", "btcusdt", "trade", entry.opened_us)
+    foreign = rig.settings.storage.local_path / key
+    foreign.parent.mkdir(parents=True)
+    foreign.write_bytes(b"PAR1 somebody else's PAR1")
+    report = rig.wiring().archive().run(final=True)
+    assert (report.failed, report.objects, report.removed_segments) == ({}, 4, [1])
+    assert foreign.read_bytes() == b"PAR1 somebody else's PAR1"
+    assert _conflicts(rig.wiring().ledger) == [(key, 1)]
+    by_part = {entry[1:4]: entry.key for entry in rig.wiring().ledger.objects()}
+    assert by_part["binance", "btcusdt", "trade"] == key.replace(".parquet", "-1.parquet")
+    assert [fault.key for fault in verify(store, rig.wiring().ledger).faults] == [key]
+    foreign.unlink()
+    _assert_archived(rig.wiring(), sealed)
+
+
+@pytest.fixture
+def archived(rig: Rig) -> tuple[Rig, Sealed]:
+    """Two sealed segments, all of whose objects are verified; both files still there."""
+
+    class Stop(Exception):
+        pass
+
+    def stop(name: str) -> None:
+        if name == "removal.before_ledger":
+            raise Stop
+
+    sealed = _sealed(rig, _hour("binance", 1, "btcusdt"), _hour("okx", 2, "BTC-USDT"))
+    with pytest.raises(Stop):
+        rig.wiring(step=stop).archive().run(final=True)
+    _assert_archived(rig.wiring(), sealed, removed=False)
+    return rig, sealed
+
+
+def _first(rig: Rig) -> tuple[SegmentEntry, Path]:
+    entry = rig.wiring().ledger.segments()[0]
+    return entry, rig.settings.storage.segments_path / entry.path
+
+
+def _in_ledger(rig: Rig, statement: str) -> None:
+    connection = sqlite3.connect(rig.settings.database.path)
+    with connection:
+        assert connection.execute(statement).rowcount == 1
+    connection.close()
+
+
+def _in_segment(rig: Rig, *statements: str) -> None:
+    connection = sqlite3.connect(_first(rig)[1])
+    with connection:
+        for statement in statements:
+            assert connection.execute(statement).rowcount == 1
+    connection.close()
+
+
+def _manifest_of(rig: Rig, data_type: str) -> Path:
+    key = layout.object_key("binance", "btcusdt", data_type, _first(rig)[0].opened_us)
+    return rig.settings.storage.local_path / layout.manifest_key(key)
+
+
+def _told_otherwise(rig: Rig, **changes: Any) -> None:
+    import msgspec
+
+    path = _manifest_of(rig, "trade")
+    path.write_bytes(manifest.encode(msgspec.structs.replace(manifest.decode(path.read_bytes()), **changes)))
+
+
+ROW = "(exchange, symbol, exchange_sequence_id, timestamp_collector, data, epoch)"
+UNPROVED: dict[str, tuple[Callable[[Rig], None], str]] = {
+    "an object has another number of rows in the ledger": (
+        lambda rig: _in_ledger(rig, "UPDATE objects SET rows = rows + 1 WHERE segment = 1 AND data_type = 'trade'"),
+        "has 4 rows, the segment 3",
+    ),
+    "an object names another sha256 in the ledger": (
+        lambda rig: _in_ledger(
+            rig, f"UPDATE objects SET sha256 = '{'0' * 64}' WHERE segment = 1 AND data_type = 'trade'"
+        ),
+        "describes other bytes",
+    ),
+    "an object names no manifest in the ledger": (
+        lambda rig: _in_ledger(rig, "UPDATE objects SET manifest_key = NULL WHERE segment = 1 AND data_type = 'trade'"),
+        "has no manifest",
+    ),
+    "the ledger has an object of a market that the segment does not hold": (
+        lambda rig: _in_ledger(
+            rig,
+            "INSERT INTO objects SELECT segment, exchange, 'xrpusdt', data_type, store, key, rows, size_bytes, sha256,"
+            " state, proved_by, manifest_key FROM objects WHERE segment = 1 AND data_type = 'trade'",
+        ),
+        "objects of markets it does not hold",
+    ),
+    "a manifest is gone": (lambda rig: _manifest_of(rig, "orderbook").unlink(), "there is no object"),
+    "a manifest is no manifest": (lambda rig: void(_manifest_of(rig, "trade").write_bytes(b"{")), "not a manifest"),
+    "a manifest tells another number of rows": (lambda rig: _told_otherwise(rig, rows=2), "describes other bytes"),
+    "a manifest tells other ranges": (lambda rig: _told_otherwise(rig, ranges=()), "lists other ranges"),
+    "a row was added to the sealed file": (
+        lambda rig: _in_segment(rig, f"INSERT INTO trades {ROW} VALUES ('binance', 'btcusdt', 'x', 1, 'y', 'z')"),
+        "has 3 rows, the segment 4",
+    ),
+    "a row of another market was added to the sealed file": (
+        lambda rig: _in_segment(rig, f"INSERT INTO trades {ROW} VALUES ('upbit', 'KRW-BTC', 'x', 1, 'y', 'z')"),
+        "rows",
+    ),
+    "a row was taken from the sealed file": (
+        lambda rig: _in_segment(rig, "DELETE FROM orderbooks WHERE id = 2"),
+        "has 3 rows, the segment 2",
+    ),
+    "the sealed file and its ranges tell different numbers": (
+        lambda rig: _in_segment(rig, "UPDATE ranges SET stored = stored + 1 WHERE feed = 'trade'"),
+        "lists other ranges",
+    ),
+    "the sealed file is damaged": (lambda rig: _damage(_first(rig)[1]), "segment 1"),
+    "the sealed file is gone": (lambda rig: _first(rig)[1].rename(rig.directory / "away.db") and None, "segment 1"),
+}
+
+
+def void(_: object) -> None:
+    """Of a lambda whose value is nothing."""
+
+
+def _damage(path: Path) -> None:
+    """Zeros over every page but the first."""
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(16384)
+        file.write(bytes(size - 16384))
+
+
+@pytest.mark.parametrize("name", UNPROVED)
+def test_a_segment_stays_and_the_others_go_on_when(name: str, archived: tuple[Rig, Sealed]) -> None:
+    rig, _ = archived
+    tamper, why = UNPROVED[name]
+    tamper(rig)
+    before = {path: path.read_bytes() for path in rig.settings.storage.segments_path.rglob("*1.db")}
+    report = rig.wiring().archive().run(final=True)
+    assert report.removed_segments == [2]
+    assert why in " ".join(f"{subject}: {fault}" for subject, fault in report.failed.items())
+    assert [(entry.number, entry.state) for entry in rig.wiring().ledger.segments()] == [(1, SEALED), (2, REMOVED)]
+    assert {path: path.read_bytes() for path in rig.settings.storage.segments_path.rglob("*1.db")} == before
+
+
+def test_an_object_whose_verified_row_is_lost_is_archived_again_under_the_same_key(
+    archived: tuple[Rig, Sealed],
+) -> None:
+    rig, sealed = archived
+    before = rig.wiring().ledger.objects()
+    _in_ledger(rig, "DELETE FROM objects WHERE segment = 1 AND data_type = 'trade'")
+    report = rig.wiring().archive().run(final=True)
+    assert (report.failed, report.objects, report.removed_segments) == ({}, 1, [1, 2])
+    assert _assert_archived(rig.wiring(), sealed) == before
+
+
+def test_a_damaged_segment_does_not_keep_the_others_from_the_archive(rig: Rig) -> None:
+    sealed = _sealed(rig, _hour("binance", 1, "btcusdt"), _hour("okx", 2, "BTC-USDT"), _hour("okx", 3, "BTC-USDT"))
+    path = _first(rig)[1]
+    _damage(path)
+    damaged = path.read_bytes()
+    report = rig.wiring().archive().run(final=True)
+    assert (report.removed_segments, list(report.failed)) == ([2, 3], ["segment 1"])
+    assert path.read_bytes() == damaged
+    assert sorted(entry[:4] for entry in rig.wiring().ledger.objects()) == sorted(p for p in sealed.rows if p[0] > 1)
+
+
+def test_bytes_that_rot_in_the_store_after_their_proof_are_found_by_verify(archived: tuple[Rig, Sealed]) -> None:
+    """A removal believes the proof and the manifest; it does not read every object a second time."""
+    rig, _ = archived
+    entry = rig.wiring().ledger.objects(1)[0]
+    path = rig.settings.storage.local_path / entry.key
+    body = bytearray(path.read_bytes())
+    body[len(body) // 2] ^= 1
+    path.write_bytes(body)
+    assert rig.wiring().archive().run(final=True).removed_segments == [1, 2]
+    assert [fault.key for fault in verify(rig.wiring().store, rig.wiring().ledger).faults] == [entry.key]
+
+
+def test_the_records_of_a_removed_segment_are_in_the_ledger_whole_after_a_kill_at_any_step_of_the_removal(
+    nursery: Nursery, rig: Rig, tmp_path: Path
+) -> None:
+    sealed = _sealed(rig, first_hour)
+    for number in range(1, 2 + len(REMOVAL_STEPS)):
+        killed = sealed.copied_to(_rig(tmp_path / str(number)))
+        nursery.run("archive", killed.path, kill_at=number, prefix="removal.", final=True)
+        assert killed.wiring().archive().run(final=True).failed == {}
+        found = held(killed)
+        assert (found.facts(), found.replays) == (sealed.facts.facts(), sealed.facts.replays)
+        _assert_archived(killed.wiring(), sealed)
