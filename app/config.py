@@ -102,6 +102,11 @@ class ExchangeSettings:
     trade_channel: str
     #: None: as few connections as the venue's limits allow (app/pipeline/plan.py).
     connections: int | None = None
+    #: Which feed of the venue, where it has several (app/exchanges/__init__.py); None: the one it is known by.
+    source: str | None = None
+    #: Name and private key for requests that may be signed; both or neither.
+    api_key: str | None = field(default=None, repr=False)
+    api_secret: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,13 +174,13 @@ def load(path: str | Path | None = None, environ: Mapping[str, str] = os.environ
     `path`: the file, else CONFIG_PATH of `environ`, else settings.toml of the current directory, else of the checkout.
     Raises: SettingsError with every fault; nothing is created or connected.
     """
-    from app.exchanges import EXCHANGES
+    from app.exchanges import EXCHANGES, SOURCES
     from app.settings_check import check
     from app.settings_sources import read
 
     keys = {name: tuple(f.name for f in fields(cls)) for name, cls in SECTIONS.items()}
     sources = read(path, environ, {**keys, "exchanges": (), "markets": ()})
-    settings, origins = check(sources, EXCHANGES)
+    settings, origins = check(sources, EXCHANGES, SOURCES)
     return Loaded(settings, origins, tuple(sources.warnings), sources.file)
 
 

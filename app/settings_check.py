@@ -15,7 +15,7 @@ from typing import Any
 from app.config import SECTIONS, Settings
 from app.errors import SettingsError
 from app.exchanges.base import Exchange
-from app.settings_markets import exchange_settings, feed_types, market_groups
+from app.settings_markets import NO_SOURCES, BySource, exchange_settings, feed_types, market_groups
 from app.settings_reading import Reading, meant, names
 from app.settings_rules import shown
 from app.settings_sources import Sources
@@ -39,8 +39,10 @@ RELATIONS: tuple[tuple[str, Callable[[Any, Any], bool], str, str], ...] = (
 )
 
 
-def check(sources: Sources, exchanges: Mapping[str, Exchange]) -> tuple[Settings, dict[str, str]]:
-    """The settings, and the origin of every key. `exchanges`: the registry, by name.
+def check(
+    sources: Sources, exchanges: Mapping[str, Exchange], by_source: BySource = NO_SOURCES
+) -> tuple[Settings, dict[str, str]]:
+    """The settings, and the origin of every key. `exchanges`: the registry, by name; `by_source`: feeds to choose from.
 
     Raises: SettingsError with every fault.
     """
@@ -57,11 +59,9 @@ def check(sources: Sources, exchanges: Mapping[str, Exchange]) -> tuple[Settings
         reading.origins.setdefault(key, "default")
     _relate(reading, values)
     feeds = feed_types(reading, "collector.feeds", values["collector.feeds"])
-    settings = Settings(
-        **sections,
-        exchanges=exchange_settings(reading, exchanges),
-        markets=market_groups(reading, exchanges, feeds),
-    )
+    venues = exchange_settings(reading, exchanges, by_source)
+    chosen = {name: by_source.get((name, venues[name].source or ""), exchange) for name, exchange in exchanges.items()}
+    settings = Settings(**sections, exchanges=venues, markets=market_groups(reading, chosen, feeds))
     if reading.faults:
         raise SettingsError(*reading.faults)
     return settings, reading.origins

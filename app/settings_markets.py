@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from app.config import ExchangeSettings, MarketGroup
 from app.errors import InvalidSymbol
@@ -10,6 +11,10 @@ from app.exchanges.base import Exchange
 from app.model import FEEDS
 from app.settings_reading import Reading, meant, names
 from app.settings_rules import is_name
+
+#: Exchange and `source` -> that feed of the venue.
+BySource = Mapping[tuple[str, str], Exchange]
+NO_SOURCES: BySource = {}
 
 NO_MARKETS = """no market is to be recorded; add at least one to settings.toml:
     [[markets]]
@@ -25,15 +30,30 @@ def feed_types(reading: Reading, key: str, words: tuple[str, ...]) -> tuple[str,
     return tuple(dict.fromkeys(FEEDS[word] for word in words if word in FEEDS))
 
 
-def exchange_settings(reading: Reading, exchanges: Mapping[str, Exchange]) -> dict[str, ExchangeSettings]:
-    """The settings of every registered exchange: what the user gave, else what the exchange says about itself."""
+def exchange_settings(
+    reading: Reading, exchanges: Mapping[str, Exchange], by_source: BySource = NO_SOURCES
+) -> dict[str, ExchangeSettings]:
+    """The settings of every registered exchange: what the user gave, else what the chosen feed says about itself."""
     tables = reading.table("exchanges", reading.sources.tree.get("exchanges", {}), exchanges)
-    return {name: _exchange(reading, exchange, name, tables.get(name, {})) for name, exchange in exchanges.items()}
+    return {
+        name: _exchange(reading, exchange, name, tables.get(name, {}), by_source)
+        for name, exchange in exchanges.items()
+    }
 
 
-def _exchange(reading: Reading, exchange: Exchange, name: str, table: object) -> ExchangeSettings:
+def _exchange(
+    reading: Reading, registered: Exchange, name: str, table: object, by_source: BySource
+) -> ExchangeSettings:
     key = f"exchanges.{name}"
     given = reading.record(ExchangeSettings, key, "exchanges", reading.table(key, table, names(ExchangeSettings)))
+    exchange = registered
+    if "source" in given:
+        known = [source for owner, source in by_source if owner == name]
+        exchange = by_source.get((name, given["source"]), registered)
+        if given["source"] not in known:
+            why = f"choose from {', '.join(known)}" if known else "leave the key out, it has only one"
+            reading.fault(f"{key}.source", "exchanges.source", given.pop("source"), f"is no source of {name}; {why}")
+    _judge_key(reading, exchange, key, given)
     offered = {"orderbook_channel": exchange.orderbook_channels, "trade_channel": exchange.trade_channels}
     for channel, choices in offered.items():
         if channel in given and given[channel] not in choices:
@@ -46,6 +66,24 @@ def _exchange(reading: Reading, exchange: Exchange, name: str, table: object) ->
         **{channel: choices[0] for channel, choices in offered.items()},
     }
     return ExchangeSettings(**{**defaults, **given})
+
+
+def _judge_key(reading: Reading, exchange: Exchange, key: str, given: dict[str, Any]) -> None:
+    """Name and secret of an API key: both or neither, and a secret that signs. A key nobody asks for is warned about."""
+    held = [name for name in ("api_key", "api_secret") if name in given]
+    if not exchange.takes_key:
+        for name in held:
+            origin = reading.sources.origin(f"{key}.{name}")
+            reading.sources.warnings.append(f"{key}.{name} ({origin}) is not used: this source of data takes no key")
+    elif len(held) == 1 and not {f"{key}.api_key", f"{key}.api_secret"} & reading.faulty:
+        other = "api_secret" if held == ["api_key"] else "api_key"
+        why = f"is given without {key}.{other}; give both, or neither: public data needs no key"
+        reading.fault(f"{key}.{held[0]}", f"exchanges.{held[0]}", given[held[0]], why)
+    elif len(held) == 2:
+        try:
+            exchange.signer(given["api_key"], given["api_secret"])
+        except ValueError as error:
+            reading.fault(f"{key}.api_secret", "exchanges.api_secret", given["api_secret"], str(error))
 
 
 def market_groups(
@@ -61,12 +99,14 @@ def market_groups(
     if not tables:
         reading.faults.append(NO_MARKETS)
     owners: dict[tuple[str, str, str], str] = {}
+    delivered: dict[tuple[str, str, str], str] = {}
     groups = []
     for number, table in enumerate(tables, 1):
         group = _group(reading, exchanges, f"markets[{number}]", table, feeds)
         if group is not None:
             groups.append(group)
             _refuse_twice(reading, f"markets[{number}]", group, owners)
+            _refuse_one_for_two(reading, f"markets[{number}]", group, exchanges[group.exchange], delivered)
     return tuple(groups)
 
 
@@ -118,4 +158,16 @@ def _refuse_twice(reading: Reading, key: str, group: MarketGroup, owners: dict[t
         if earlier or group.symbols.count(symbol) > 1:
             where = f"in {', '.join(sorted(earlier))} already" if earlier else "twice"
             why = f"is listed {where} (spelled alike, {group.exchange} has one {symbol}); list each market once"
+            reading.fault(f"{key}.symbols", "markets.symbols", symbol, why)
+
+
+def _refuse_one_for_two(
+    reading: Reading, key: str, group: MarketGroup, exchange: Exchange, delivered: dict[tuple[str, str, str], str]
+) -> None:
+    """Where the venue has one feed for two of its symbols, frames would not tell whose they are."""
+    for symbol in dict.fromkeys(group.symbols):
+        name = exchange.delivered(symbol)
+        others = {delivered.setdefault((group.exchange, name, feed), symbol) for feed in group.feeds} - {symbol}
+        if others:
+            why = f"is the feed of {', '.join(sorted(others))} under another name; list one of them"
             reading.fault(f"{key}.symbols", "markets.symbols", symbol, why)

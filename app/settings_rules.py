@@ -60,7 +60,7 @@ ADDRESSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 #: Shown as stars, whole.
-SECRETS = frozenset({"aws.access_key", "aws.secret_key"})
+SECRETS = frozenset({"aws.access_key", "aws.secret_key", "exchanges.api_key", "exchanges.api_secret"})
 STARS = "********"
 
 

@@ -20,8 +20,13 @@ from typing import Any
 PREFIX = "COLLECTOR_"
 SECRETS_FILE = ".secrets.toml"
 
-#: Plain names of the environment that stay: they are the documented way to give the keys of the bucket.
-PLAIN_NAMES = {"AWS_ACCESS_KEY": "aws.access_key", "AWS_SECRET_KEY": "aws.secret_key"}
+#: Plain names of the environment: they are the documented way to give keys.
+PLAIN_NAMES = {
+    "AWS_ACCESS_KEY": "aws.access_key",
+    "AWS_SECRET_KEY": "aws.secret_key",
+    "COINBASE_API_KEY": "exchanges.coinbase.api_key",
+    "COINBASE_API_SECRET": "exchanges.coinbase.api_secret",
+}
 
 #: Names of the environment from before settings.toml; still honoured, each with a warning.
 OLDER_NAMES = {

@@ -17,9 +17,9 @@ from app.buffer.spool import Spool
 from app.clock import monotonic_s, wall_us
 from app.config import Settings
 from app.errors import CollectorError, OwnedElsewhere
-from app.exchanges import EXCHANGES
+from app.exchanges import exchange_of
 from app.pipeline.outbox import Allowance, Outbox
-from app.pipeline.plan import Stream, streams
+from app.pipeline.plan import Stream, chosen, streams
 
 if TYPE_CHECKING:
     from app.objects.store import Store
@@ -67,7 +67,7 @@ class Wiring:
     @cached_property
     def streams(self) -> dict[str, Stream]:
         """The plan: every stream by name."""
-        return {stream.name: stream for stream in streams(self.settings, EXCHANGES)}
+        return {stream.name: stream for stream in streams(self.settings, chosen(self.settings))}
 
     @cached_property
     def allowance(self) -> Allowance:
@@ -154,6 +154,11 @@ class Wiring:
             allowance=self.allowance,
             max_events=buffer.batch_max_events,
         )
+        exchange = exchange_of(stream.exchange, stream.source)
+        venue = self.settings.exchanges[stream.exchange]
+        signer = None
+        if exchange.takes_key and venue.api_key is not None and venue.api_secret is not None:
+            signer = exchange.signer(venue.api_key, venue.api_secret)
         made: list[StreamRunner] = []
         sender = Sender(
             stream.name, outbox, self.buffer, spool, lease,
@@ -166,7 +171,7 @@ class Wiring:
         made.append(
             StreamRunner(
                 stream,
-                EXCHANGES[stream.exchange],
+                exchange,
                 self.settings,
                 outbox=outbox,
                 sender=sender,
@@ -174,6 +179,7 @@ class Wiring:
                 monotonic_s=monotonic_s,
                 wall_us=wall_us,
                 unlisted=unlisted,
+                signer=signer,
             )
         )
         return made[0]

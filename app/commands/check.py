@@ -133,11 +133,11 @@ def _store(settings: Settings) -> Iterator[Finding]:
 
 
 def _streams(settings: Settings) -> Iterator[Finding]:
-    from app.exchanges import EXCHANGES
-    from app.pipeline.plan import streams
+    from app.pipeline.plan import chosen, streams
 
-    for stream in streams(settings, EXCHANGES):
-        limit = EXCHANGES[stream.exchange].limits.markets_per_connection
+    exchanges = chosen(settings)
+    for stream in streams(settings, exchanges):
+        limit = exchanges[stream.exchange].limits.markets_per_connection
         if (carried := len(stream.subscription.symbols)) > limit:
             yield (
                 "fault",

@@ -270,9 +270,9 @@ class Session:
             self.feeds[symbol, feed].change(FeedState.REJECTED, now_us, words)
 
     def _resubscribe(self, symbol: str, feed: str) -> None:
-        """Ask for one feed anew, unless it is still to be asked for: that request alone will start it anew.
+        """Ask for one feed anew, unless it is still to be asked for: that request starts it anew by itself.
 
-        (Only its first half left out, the last one to be said would be that we leave. Upbit can only ask for everything.)
+        All or nothing: to add the unsubscribing alone, behind a subscribing that waits already, would end the feed.
         """
         wanted = self._exchange.resubscribe(self._subscription, symbol, feed, self.epoch)
         if wanted[-1] not in self._waiting:

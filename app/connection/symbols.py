@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 
 from app.errors import FrameRejected
-from app.exchanges import EXCHANGES
+from app.exchanges import exchange_of
 from app.pipeline.plan import Stream
 
 TIMEOUT_S = 5.0
@@ -16,7 +16,7 @@ def unlisted(stream: Stream) -> dict[str, str]:
 
     Empty where the venue could not be asked: then silence is judged by freshness alone.
     """
-    exchange = EXCHANGES[stream.exchange]
+    exchange = exchange_of(stream.exchange, stream.source)
     try:
         response = httpx.get(
             stream.rest_url.rstrip("/") + exchange.symbols_path,

@@ -6,8 +6,6 @@ keys and files are named by the exchange, whichever feed they came over.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from app.exchanges.base import Exchange
 from app.exchanges.binance import Binance
 from app.exchanges.bybit import Bybit
@@ -15,9 +13,6 @@ from app.exchanges.coinbase import Coinbase
 from app.exchanges.coinbase_advanced import CoinbaseAdvanced
 from app.exchanges.okx import Okx
 from app.exchanges.upbit import Upbit
-
-if TYPE_CHECKING:
-    from app.config import Settings
 
 EXCHANGES: dict[str, Exchange] = {
     Binance.name: Binance(),
@@ -37,8 +32,3 @@ SOURCES: dict[tuple[str, str], Exchange] = {
 def exchange_of(name: str, source: str | None) -> Exchange:
     """The exchange `name` over its feed `source`; None is the one in the registry."""
     return EXCHANGES[name] if source is None else SOURCES[name, source]
-
-
-def chosen(settings: Settings) -> dict[str, Exchange]:
-    """Every exchange by name, each over the feed that the settings choose."""
-    return {name: exchange_of(name, venue.source) for name, venue in settings.exchanges.items()}

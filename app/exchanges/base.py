@@ -147,9 +147,8 @@ class Exchange(ABC):
     symbols_path: ClassVar[str]
     #: The canonical spelling in words, for error messages: "lower case without a dash, such as btcusdt".
     symbol_example: ClassVar[str]
-    #: (api_key, api_secret) -> what signs requests; None where public data takes no key. Raises: ValueError with the end
-    #: of a sentence about the secret, which it never quotes.
-    signer: ClassVar[Callable[[str, str], Signer] | None] = None
+    #: Whether requests for public data may be signed with a key of the user's.
+    takes_key: ClassVar[bool] = False
 
     @abstractmethod
     def canonical(self, symbol: str) -> str:
@@ -158,6 +157,13 @@ class Exchange(ABC):
     def delivered(self, symbol: str) -> str:
         """The symbol that the venue's frames name where `symbol` was asked for; two that share one cannot both be recorded."""
         return symbol
+
+    def signer(self, api_key: str, api_secret: str) -> Signer:
+        """What signs this user's requests, where the exchange `takes_key`.
+
+        Raises: ValueError with the end of a sentence about `api_secret`, which it never quotes.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def endpoint(self, ws_url: str, subscription: Subscription) -> str:

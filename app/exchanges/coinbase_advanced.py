@@ -205,7 +205,9 @@ class CoinbaseAdvancedDecoder(Decoder):
         return [*trades] if trades else [Notice("status", "no trade yet")]
 
     def _accepted(self, events: Iterable[_SubscriptionsEvent]) -> Ack | Notice:
-        listed = ((c, product) for event in events for c, products in event.subscriptions.items() for product in products)
+        listed = (
+            (c, product) for event in events for c, products in event.subscriptions.items() for product in products
+        )
         pairs = ((self._symbols.get(product), self._feeds.get(channel)) for channel, product in listed)
         feeds = tuple(dict.fromkeys((symbol, feed) for symbol, feed in pairs if symbol and feed))
         # An Ack without feeds would speak for its request; this answer speaks for what it lists, here nothing of ours.
@@ -266,7 +268,7 @@ class CoinbaseAdvanced(Exchange):
     heartbeat: ClassVar[Heartbeat | None] = Heartbeat(every_s=20, frame=None)
     symbols_path: ClassVar[str] = "/api/v3/brokerage/market/products?product_type=SPOT"
     symbol_example: ClassVar[str] = "upper case with a dash, such as BTC-USD"
-    signer: ClassVar[Callable[[str, str], Signer] | None] = staticmethod(coinbase_jwt.signer)
+    takes_key: ClassVar[bool] = True
 
     def canonical(self, symbol: str) -> str:
         if not _SYMBOL.fullmatch(symbol):
@@ -275,6 +277,9 @@ class CoinbaseAdvanced(Exchange):
 
     def delivered(self, symbol: str) -> str:
         return _delivered(symbol)
+
+    def signer(self, api_key: str, api_secret: str) -> Signer:
+        return coinbase_jwt.signer(api_key, api_secret)
 
     def endpoint(self, ws_url: str, subscription: Subscription) -> str:
         return ws_url

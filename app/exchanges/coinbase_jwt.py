@@ -25,7 +25,7 @@ LIFE_S = 120
 #: Bytes of one of the two numbers of an ES256 signature.
 _NUMBER_BYTES = 32
 
-_REMEDY = "copy it whole from the key's JSON file: an EC key in PEM with both of its lines of dashes, or an Ed25519 key in base64"
+_REMEDY = "copy it whole: an EC key in PEM with both of its lines of dashes, or an Ed25519 key in base64"
 
 
 def signer(api_key: str, api_secret: str) -> Signer:

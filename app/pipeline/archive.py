@@ -78,8 +78,15 @@ class Archive:
                 for o in self._ledger.objects(entry.number)
                 if o.state == VERIFIED and o.store == self._store.name
             }
-            for holding in segment.holdings():
+            try:
+                holdings = segment.holdings()
+            except DBAPIError as error:  # a damaged file: it stays, and keeps no other one from the archive
+                report.failed[f"segment {entry.number}"] = str(error)
+                telemetry.object_failed("archive", f"segment {entry.number}", error)
+                continue
+            for holding in holdings:
                 if holding[:3] in done:
+                    self._clear(self._work_path(entry, holding))  # the run that verified it may have been killed then
                     continue
                 if self._now_s() - started_s > self._cycle_deadline_s:
                     report.timed_out = True
@@ -94,12 +101,16 @@ class Archive:
                     telemetry.object_failed("archive", subject, error)
         if report.timed_out:
             telemetry.object_failed("timeout", "cycle", TimeoutError(f"over {self._cycle_deadline_s} s"))
-        self._removal.finish()
+        try:
+            self._removal.finish()
+        except OSError as error:
+            report.failed["removal"] = str(error)
+            telemetry.object_failed("removal", "unfinished", error)
         for entry in self._removal.candidates(final=final):
             try:
                 self._removal.remove(entry)
                 report.removed_segments.append(entry.number)
-            except (RemovalRefused, StoreError) as error:
+            except (RemovalRefused, StoreError, DBAPIError, OSError, ValueError) as error:
                 report.failed[f"segment {entry.number}"] = str(error)
                 telemetry.removal_refused(entry.number, str(error))
         return report
@@ -107,7 +118,7 @@ class Archive:
     def _object(self, entry: SegmentEntry, segment: SealedSegment, holding: Holding) -> None:
         """One market and data type of one segment, from rows to a verified object with its manifest."""
         exchange, symbol, data_type, rows = holding
-        path = self._work / str(entry.number) / exchange / symbol / f"{data_type}.parquet"
+        path = self._work_path(entry, holding)
         self._step("archive.before_write")
         written = parquet.write(
             path, segment.rows(exchange, symbol, data_type),
@@ -141,9 +152,21 @@ class Archive:
             self._ledger.verify_object(recorded, proof.how, layout.manifest_key(key))
             telemetry.object_verified(key, self._store.name, proof.how)
             self._step("archive.after_verified")
-            path.unlink(missing_ok=True)
+            self._clear(path)
             return
         raise KeyTaken(self._store.name, key, f"and {MAX_SUFFIX} more names: is another collector writing this prefix?")
+
+    def _work_path(self, entry: SegmentEntry, holding: Holding) -> Path:
+        return self._work / str(entry.number) / holding.exchange / holding.symbol / f"{holding.data_type}.parquet"
+
+    def _clear(self, path: Path) -> None:
+        """Remove a file that is in the store, and the directories that are empty without it."""
+        path.unlink(missing_ok=True)
+        for directory in path.parents[:3]:
+            try:
+                directory.rmdir()
+            except OSError:
+                return
 
     def _put_manifest(self, description: Manifest, beside: Path) -> None:
         """Store the manifest. One of the same object, written by an earlier run or version, is as good."""

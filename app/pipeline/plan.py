@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import msgspec
 
 from app.config import Settings
+from app.exchanges import exchange_of
 from app.exchanges.base import Exchange, Subscription
 
 
@@ -23,10 +24,17 @@ class Stream(msgspec.Struct, frozen=True):
     subscription: Subscription
     #: Seconds without data after which a feed of the symbol is stale (if its own rhythm is not slower).
     data_timeout_s: dict[str, float]
+    #: Which feed of the venue, where it has several (`app.exchanges.exchange_of`).
+    source: str | None = None
+
+
+def chosen(settings: Settings) -> dict[str, Exchange]:
+    """Every exchange by name, each over the feed that the settings choose."""
+    return {name: exchange_of(name, venue.source) for name, venue in settings.exchanges.items()}
 
 
 def streams(settings: Settings, exchanges: Mapping[str, Exchange]) -> tuple[Stream, ...]:
-    """Every stream of these settings, by name.
+    """Every stream of these settings, by name. `exchanges`: as `chosen`.
 
     A market's slot is a hash of its symbol modulo the number of connections, so adding or removing a market moves no
     other. Without `[exchanges.<name>] connections` that number is the smallest power of two that keeps every connection
@@ -53,6 +61,7 @@ def streams(settings: Settings, exchanges: Mapping[str, Exchange]) -> tuple[Stre
                 key, name, url, venue.rest_url, venue.proxy,
                 Subscription(carried, feeds, venue.orderbook_channel, venue.trade_channel),
                 dict.fromkeys(carried, timeout_s),
+                venue.source,
             )  # fmt: skip
     return tuple(planned[key] for key in sorted(planned))
 

@@ -18,7 +18,7 @@ from app.config import Settings
 from app.connection.backoff import delay_s
 from app.connection.session import Close, FeedState, Send, Session
 from app.connection.socket import ConnectionEnded, ConnectionFailed, FrameTooLarge, Socket
-from app.exchanges.base import Exchange
+from app.exchanges.base import Exchange, Signer
 from app.model import Event, Gap, Quarantined
 from app.pipeline.outbox import Epoch, Outbox
 from app.pipeline.plan import Stream
@@ -63,6 +63,7 @@ class StreamRunner:
         monotonic_s: Callable[[], float],
         wall_us: Callable[[], int],
         unlisted: Callable[[Stream], dict[str, str]] = lambda stream: {},
+        signer: Signer | None = None,
     ) -> None:
         self.stream = stream
         self.progress = Progress(since_us=wall_us())
@@ -71,6 +72,7 @@ class StreamRunner:
         self._stop = stop
         self._now_s, self._now_us = monotonic_s, wall_us
         self._unlisted = unlisted
+        self._signer = signer
         self._continuity = Continuity()
         self._session: Session | None = None
         self._drain_until_s: float | None = None
@@ -204,8 +206,14 @@ class StreamRunner:
         close = self._keep(outputs)
         for output in outputs:
             if type(output) is Send:
-                socket.send(output.frame)
+                socket.send(self._signed(output))
         return close
+
+    def _signed(self, request: Send) -> str | None:
+        """What to send. A token is made now: it lives two minutes, and a paced request may have waited for its turn."""
+        if not request.sign or request.frame is None or self._signer is None:
+            return request.frame
+        return self._signer(request.frame, self._now_us() // 1_000_000, uuid.uuid4().hex)
 
     def _keep(self, outputs: list[Any]) -> Close | None:
         close = None

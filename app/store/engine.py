@@ -62,7 +62,7 @@ def begin_wal(engine: Engine) -> None:
 
 def readonly(path: Path, *, immutable: bool = False) -> Engine:
     """An engine that cannot write. `immutable` is for sealed segments only: SQLite then takes no locks at all."""
-    mode = "immutable=1" if immutable else "mode=ro"
+    mode = "mode=ro&immutable=1" if immutable else "mode=ro"  # without mode=ro a file that is gone would be made anew
     url = f"file:{quote(str(path.absolute()))}?{mode}"
 
     def connect() -> sqlite3.Connection:

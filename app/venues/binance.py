@@ -11,6 +11,8 @@ from collections import deque
 
 import msgspec
 
+from app.venues import binance_rest
+from app.venues.binance_rest import writers
 from app.venues.dialect import (
     ORDERBOOK,
     TRADE,
@@ -22,23 +24,21 @@ from app.venues.dialect import (
     Session,
     Topic,
     Venue,
-    answer,
     decoded,
     encoded,
     say,
 )
-from app.venues.figures import Writer, padded, pairs
+from app.venues.figures import pairs
 from app.venues.instruments import Instrument, listing
 from app.venues.market import BID, Change, Market, Step
 
 STREAM = re.compile(r"(?P<symbol>[a-z0-9_]+)@(?:depth(?P<levels>5|10|20)(?:@100ms)?|(?P<diff>depth(?:@100ms)?)|trade)")
+#: Streams of one connection. What the venue does with one more is not documented; here the whole request is refused.
+STREAMS = 1024
+#: Connections are closed when they are a day old.
+MAX_AGE_US = 86_400_000_000
 #: Client messages a second on one connection; above it the venue disconnects.
 MESSAGES_PER_S = 5
-
-
-def writers(instrument: Instrument) -> tuple[Writer, Writer]:
-    """Prices and sizes always show eight decimals."""
-    return padded(instrument.price_decimals, 8), padded(instrument.size_decimals, 8)
 
 
 class PartialDepth(Topic):
@@ -119,7 +119,16 @@ class BinanceSession(Session):
         self.heard: deque[int] = deque()
 
     def opened(self) -> list[Action]:
+        if len(self.streams) > STREAMS:
+            return [Close(1008, "Too many streams")]
         return [action for stream in self.streams for action in self.join(stream)]
+
+    def due(self, now_us: int, heard_us: int, pushed_us: int) -> list[Action]:
+        return [Close(1001, "24 hours")] if now_us - self.opened_us >= MAX_AGE_US else []
+
+    def farewell(self, now_us: int) -> list[Action]:
+        down = f'{{"e":"serverShutdown","E":{now_us // 1000}}}'
+        return [say(f'{{"stream":"!serverShutdown","data":{down}}}')]
 
     def received(self, text: str, now_us: int) -> list[Action]:
         self.heard.append(now_us)
@@ -141,6 +150,8 @@ class BinanceSession(Session):
         change = {"SUBSCRIBE": self.join, "UNSUBSCRIBE": self.leave}.get(request["method"])
         if change is None:
             return [say(f'{{"code":2,"msg":"Invalid request: unknown variant","id":{known}}}')]
+        if change == self.join and len(self.topics.keys() | set(streams)) > STREAMS:
+            return [say(f'{{"code":2,"msg":"Invalid request: more than {STREAMS} streams","id":{known}}}')]
         acted: list[Action] = [say(f'{{"result":null,"id":{known}}}')]
         return acted + [action for stream in streams for action in change(stream)]
 
@@ -163,7 +174,7 @@ class Binance(Venue):
 
     name = "binance"
     ws_paths = ("/stream",)
-    symbols_path = "/api/v3/exchangeInfo"
+    symbols_path = binance_rest.SYMBOLS
     ping_every_s = 20
     levels = 1000
 
@@ -185,39 +196,7 @@ class Binance(Venue):
         return DiffDepth(name, market) if stream["diff"] else Trades(name, market)
 
     def rest(self, path: str, query: dict[str, str], now_us: int) -> Answer | None:
-        if path == self.symbols_path:
-            return self._exchange_info(query.get("symbol"), now_us)
-        if path == "/api/v3/depth":
-            return self._depth(query.get("symbol", ""), query.get("limit", "100"), now_us)
-        return None
-
-    def _exchange_info(self, symbol: str | None, now_us: int) -> Answer:
-        listed = [i for i in self.instruments.values() if symbol in (None, i.symbol.upper())]
-        if not listed:
-            return answer({"code": -1121, "msg": "Invalid symbol."}, 400)
-        symbols = [
-            {
-                "symbol": i.symbol.upper(),
-                "status": "TRADING",
-                "baseAsset": i.base,
-                "baseAssetPrecision": 8,
-                "quoteAsset": i.quote,
-                "quotePrecision": 8,
-            }
-            for i in listed
-        ]
-        info = {"timezone": "UTC", "serverTime": now_us // 1000, "rateLimits": [], "exchangeFilters": []}
-        return answer(info | {"symbols": symbols})
-
-    def _depth(self, symbol: str, limit: str, now_us: int) -> Answer:
-        if symbol.lower() not in self.instruments or not symbol.isupper():
-            return answer({"code": -1121, "msg": "Invalid symbol."}, 400)
-        if not limit.isdecimal() or not 1 <= int(limit) <= 5000:
-            return answer({"code": -1100, "msg": "Illegal characters found in parameter 'limit'."}, 400)
-        market = self.market(symbol.lower(), now_us)
-        price, size = writers(market.instrument)
-        bids, asks = (pairs(side.top(int(limit)), price, size) for side in (market.bids, market.asks))
-        return Answer(f'{{"lastUpdateId":{market.update_id},"bids":[{bids}],"asks":[{asks}]}}'.encode())
+        return binance_rest.reply(self, path, query, now_us)
 
     @staticmethod
     def read(line: str) -> tuple[str, Frame] | None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+from app.venues import bybit_rest
+from app.venues.bybit_rest import FIRST_TRADE_ID
 from app.venues.dialect import (
     ORDERBOOK,
     TRADE,
@@ -23,7 +25,6 @@ from app.venues.dialect import (
     Session,
     Topic,
     Venue,
-    answer,
     decoded,
     encoded,
     say,
@@ -37,8 +38,6 @@ ARGS_PER_REQUEST = 10
 IDLE_US = 600_000_000
 #: `orderbook.1` repeats itself after so long without a change.
 REPEAT_US = 3_000_000
-#: Trade ids have 19 digits: more than a float holds.
-FIRST_TRADE_ID = 2_290_000_000_000_000_000
 
 
 class Orderbook(Topic):
@@ -46,6 +45,8 @@ class Orderbook(Topic):
 
     `orderbook.1` has snapshots only, and repeats an unchanged one under the same `u`.
     """
+
+    restarts = True
 
     def __init__(self, name: str, market: Market, depth: int, first_u: int) -> None:
         super().__init__(name, market)
@@ -77,6 +78,12 @@ class Orderbook(Topic):
         if self.depth != 1 or now_us - self.sent_us < REPEAT_US:
             return []
         self.sent_us = now_us
+        return [self._snapshot(now_us)]
+
+    def restarted(self, now_us: int) -> list[Frame]:
+        """A snapshot with `u` 1, from which the deltas count on."""
+        self.u = 1
+        self.changed_us = self.sent_us = now_us
         return [self._snapshot(now_us)]
 
     def _snapshot(self, now_us: int) -> Frame:
@@ -124,7 +131,7 @@ class BybitSession(Session):
         self.heard_us = now_us
 
     def due(self, now_us: int, heard_us: int, pushed_us: int) -> list[Action]:
-        if now_us - max(self.heard_us, pushed_us) >= IDLE_US:
+        if now_us - max(self.heard_us, pushed_us) >= IDLE_US * self.venue.patience:
             return [Close(1000, "no ping in 10 minutes")]
         return []
 
@@ -145,7 +152,7 @@ class BybitSession(Session):
             known = TOPIC.fullmatch(topic)
             if not known:
                 return [self._answer(request, False, f"error:handler not found,topic:{topic}")]
-            if known["symbol"] not in self.venue.instruments:
+            if not self.venue.knows(known["symbol"]):
                 # Seen on the wire: this refusal has no req_id.
                 return [self._answer({"op": op}, False, f"Invalid symbol :[{topic}]")]
             if op == "subscribe" and topic in self.topics:
@@ -203,26 +210,7 @@ class Bybit(Venue):
         return PublicTrade(name, market)
 
     def rest(self, path: str, query: dict[str, str], now_us: int) -> Answer | None:
-        if path != "/v5/market/instruments-info":
-            return None
-        time_ms = now_us // 1000
-        if query.get("category") != "spot":
-            wrong = {"retCode": 10001, "retMsg": "params error: Category is invalid", "result": {}}
-            return answer(wrong | {"retExtInfo": {}, "time": time_ms})
-        rows = [
-            {
-                "symbol": i.symbol,
-                "baseCoin": i.base,
-                "quoteCoin": i.quote,
-                "innovation": "0",
-                "status": "Trading",
-                "lotSizeFilter": {"basePrecision": trimmed(i.size_decimals)(1)},
-                "priceFilter": {"tickSize": trimmed(i.price_decimals)(i.tick)},
-            }
-            for i in self.instruments.values()
-        ]
-        result = {"nextPageCursor": "", "category": "spot", "list": rows}
-        return answer({"retCode": 0, "retMsg": "OK", "result": result, "retExtInfo": {}, "time": time_ms})
+        return bybit_rest.reply(self, path, query, now_us)
 
     @staticmethod
     def read(line: str) -> tuple[str, Frame] | None:

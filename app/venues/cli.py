@@ -14,6 +14,7 @@ from app.venues.binance import Binance
 from app.venues.bybit import Bybit
 from app.venues.coinbase import Coinbase
 from app.venues.dialect import Venue
+from app.venues.faults import CATALOGUE, LIMITS, Fault, FaultError, faults
 from app.venues.floor import Floor
 from app.venues.instruments import replayed
 from app.venues.okx import Okx
@@ -82,7 +83,15 @@ def recordings(directory: Path | None, chosen: tuple[tuple[str, Path], ...]) -> 
 
 
 async def serve(
-    host: str, port: int, rate: float, seed: int | None, sent: Sent, replay: dict[str, Recording] | None, as_json: bool
+    host: str,
+    port: int,
+    rate: float,
+    seed: int | None,
+    sent: Sent,
+    replay: dict[str, Recording] | None,
+    as_json: bool,
+    asked: list[Fault],
+    patience: float,
 ) -> None:
     """Serve until SIGTERM or SIGINT. Raises: OSError."""
     start_us, start_s = wall_us(), monotonic_s()
@@ -102,7 +111,8 @@ async def serve(
     finished = asyncio.Event()
     loop = asyncio.get_running_loop()
     stopping: set[asyncio.Task[bool]] = set()
-    async with ExchangeServer(venues, Floor(rate, now_us, replay), sent, now_us, host, port) as server:
+    floor = Floor(rate, now_us, replay)
+    async with ExchangeServer(venues, floor, sent, now_us, host, port, asked, patience) as server:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, finished.set)
         loop.add_signal_handler(signal.SIGUSR1, lambda: stopping.add(asyncio.create_task(server.stop())))
@@ -121,6 +131,34 @@ def _venue_and_file(
             raise click.BadParameter(f"{value!r}: write VENUE=FILE with one of {', '.join(VENUES)} and a file")
         chosen.append((name, Path(path)))
     return tuple(chosen)
+
+
+def catalogue() -> str:
+    """Every fault with what it does and its parameters, as lines."""
+    lines = []
+    for name, kind in CATALOGUE.items():
+        params = " ".join(f"{key}={param.default}" for key, param in kind.params.items())
+        lines += [f"{name}{',' if params else ''}{params.replace(' ', ',')}", f"    {kind.text}"]
+        lines.append(f"    limits: {', '.join(limit for limit in LIMITS if limit in kind.limits)}")
+    return "\n".join(lines)
+
+
+def _list_faults(context: click.Context, parameter: click.Parameter, given: bool) -> None:
+    if given:
+        click.echo(catalogue())
+        context.exit()
+
+
+def _asked(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> list[Fault]:
+    """Each value is a file of faults, or the faults themselves."""
+    found = []
+    for value in given:
+        try:
+            text = Path(value).read_text() if "," not in value and Path(value).is_file() else value
+            found += faults(text)
+        except (FaultError, OSError, UnicodeDecodeError) as error:
+            raise click.BadParameter(str(error)) from error
+    return found
 
 
 @click.command("exchange-server")
@@ -152,6 +190,30 @@ def _venue_and_file(
     callback=_venue_and_file,
     help="Replay this file of a venue; may be repeated.",
 )
+@click.option(
+    "--faults",
+    "asked",
+    multiple=True,
+    metavar="FILE_OR_SPEC",
+    callback=_asked,
+    help="What is to go wrong, as 'name,key=value,...' or a file of such lines or of JSON; may be repeated. "
+    "Limits of each: venue, symbol, feed, connection, probability, count, skip, after_s, for_s. --list-faults shows them.",
+)
+@click.option(
+    "--list-faults",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_faults,
+    help="List the faults and exit.",
+)
+@click.option(
+    "--heartbeat-scale",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Multiply every wait of the venues' heartbeat rules: with 0.01 a client that does not ping OKX is cut in 0.3 s.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the URLs as one line of JSON.")
 def exchange_server(
     port: int,
@@ -161,6 +223,8 @@ def exchange_server(
     sent: Path | None,
     frames: Path | None,
     frames_file: tuple[tuple[str, Path], ...],
+    asked: list[Fault],
+    heartbeat_scale: float,
     as_json: bool,
 ) -> None:
     """Serve the built-in exchanges: Binance, Coinbase, Upbit, OKX and Bybit on one loopback port.
@@ -177,6 +241,15 @@ def exchange_server(
         curl -X POST localhost:8900/control/stop
         ... and compare what was recorded with sent.jsonl
 
+    Let things go wrong, from the start or while it runs (--list-faults; every strike is a line of the sent file):
+
+    \b
+        --faults 'lose,venue=binance,feed=trade,probability=0.01'    holes of known ids
+        --faults 'half-open,venue=okx,after_s=5'                     silence without a FIN
+        --faults 'http,venue=upbit,status=429,retry_after_s=3,for_s=10'
+        curl -d cut,venue=bybit localhost:8900/control/do            at once, on every connection there is
+        curl -X DELETE localhost:8900/control/faults                 all is well again
+
     /control/stop (or SIGUSR1) stops the data and keeps the connections, /control/start goes on, /control/status
     counts. SIGTERM or Ctrl-C closes every connection with 1001 and finishes the sent file.
     """
@@ -186,7 +259,7 @@ def exchange_server(
         replay = recordings(frames, frames_file)
         for notice in [notice for recording in (replay or {}).values() for notice in recording.notices]:
             click.echo(notice, err=True)
-        asyncio.run(serve(host, port, rate, seed, Sent(sent), replay, as_json))
+        asyncio.run(serve(host, port, rate, seed, Sent(sent), replay, as_json, asked, heartbeat_scale))
     except (OSError, UnicodeDecodeError) as fault:
         raise click.ClickException(str(fault)) from fault
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 
+from app.venues import coinbase_rest
+from app.venues.coinbase_rest import writers
 from app.venues.dialect import (
     ORDERBOOK,
     TRADE,
@@ -24,12 +26,11 @@ from app.venues.dialect import (
     Session,
     Topic,
     Venue,
-    answer,
     decoded,
     encoded,
     say,
 )
-from app.venues.figures import Writer, padded, pairs, rfc3339
+from app.venues.figures import pairs, rfc3339
 from app.venues.instruments import Instrument, listing
 from app.venues.market import BID, Market, Step, Trade
 
@@ -45,11 +46,6 @@ SUBSCRIBE_WITHIN_US = 5_000_000
 #: Levels a side of the first product of the listing, and of all others.
 DEEP_LEVELS = 25_000
 HEARTBEAT_US = 1_000_000
-
-
-def writers(instrument: Instrument) -> tuple[Writer, Writer]:
-    """Prices show the product's decimals, sizes eight."""
-    return padded(instrument.price_decimals, instrument.price_decimals), padded(instrument.size_decimals, 8)
 
 
 class Level2(Topic):
@@ -144,7 +140,7 @@ class CoinbaseSession(Session):
         self.silent = True
 
     def due(self, now_us: int, heard_us: int, pushed_us: int) -> list[Action]:
-        if self.silent and now_us - self.opened_us >= SUBSCRIBE_WITHIN_US:
+        if self.silent and now_us - self.opened_us >= SUBSCRIBE_WITHIN_US * self.venue.patience:
             self.silent = False
             return [Close(1008, "no subscription within 5 seconds")]
         return []
@@ -163,7 +159,7 @@ class CoinbaseSession(Session):
                 return refused(LOGIN)
             if channel not in CHANNELS:
                 return refused(f"{channel} is not a valid channel")
-            if product not in self.venue.instruments:
+            if not self.venue.knows(product):
                 return refused(f"{product} is not a valid product")
         self.silent = False
         change = self.join if request["type"] == "subscribe" else self.leave
@@ -200,7 +196,7 @@ class Coinbase(Venue):
 
     name = "coinbase"
     ws_paths = ("", "/")
-    symbols_path = "/products"
+    symbols_path = coinbase_rest.SYMBOLS
 
     @classmethod
     def listing(cls) -> dict[str, Instrument]:
@@ -221,27 +217,7 @@ class Coinbase(Venue):
         return made(name, self.market(product, now_us))
 
     def rest(self, path: str, query: dict[str, str], now_us: int) -> Answer | None:
-        if path != self.symbols_path:
-            return None
-        return answer(
-            [
-                {
-                    "id": i.symbol,
-                    "base_currency": i.base,
-                    "quote_currency": i.quote,
-                    "quote_increment": padded(i.price_decimals, i.price_decimals)(i.tick),
-                    "base_increment": "0.00000001",
-                    "display_name": i.symbol.replace("-", "/"),
-                    "status": "online",
-                    "status_message": "",
-                    "trading_disabled": False,
-                    "cancel_only": False,
-                    "post_only": False,
-                    "limit_only": False,
-                }
-                for i in self.instruments.values()
-            ]
-        )
+        return coinbase_rest.reply(self, path, query, now_us)
 
     @staticmethod
     def read(line: str) -> tuple[str, Frame] | None:

@@ -34,7 +34,8 @@ class Detour:
 
     def end(self) -> None:
         """Give the transport back and write what was kept, unless another fault has taken it meanwhile."""
-        mine = self.socket.transport is self
+        now: object = self.socket.transport
+        mine = now is self
         if mine:
             self.socket.transport = self.real
         if self.socket.paused:

@@ -80,6 +80,8 @@ class Topic:
 
     #: `orderbook`, `trade`, or "" for a control series such as heartbeats.
     feed: str = ORDERBOOK
+    #: Whether its numbers may start over.
+    restarts: bool = False
 
     def __init__(self, name: str, market: Market) -> None:
         self.name, self.market = name, market
@@ -100,9 +102,9 @@ class Topic:
         """What subscribers get because of the time alone. Asked some times a second."""
         return []
 
-    def restarted(self, now_us: int) -> list[Frame] | None:
-        """The numbers start over, as after a maintenance: what subscribers get now. None: they do not here."""
-        return None
+    def restarted(self, now_us: int) -> list[Frame]:
+        """The numbers start over, as after a maintenance: what subscribers get now."""
+        return []
 
 
 class Session(ABC):

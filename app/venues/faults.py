@@ -1,7 +1,7 @@
-"""What may go wrong at a venue, how a user asks for it, and when a fault strikes. Pure: time and seed are given.
+"""What may go wrong at a venue, and how a user asks for it. Pure.
 
-A *fault* is one line of a user: `lose,venue=binance,feed=trade,probability=0.01`, or the same as a JSON object. A *rule* is
-a fault that stands, with what it has done so far. What a fault does is in `mischief` and `tricks`.
+A *fault* is one line of a user: `lose,venue=binance,feed=trade,probability=0.01`, or the same as a JSON object. When it
+strikes is in `rules`, what it does in `mischief`, `gate` and `tricks`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import http
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
-from random import Random
 from typing import Any
 
 import msgspec
@@ -61,7 +60,9 @@ LIMITS: dict[str, Param | None] = {
 }
 
 CATALOGUE: dict[str, Kind] = {
-    "half-open": Kind("frame", "the peer goes silent: nothing is read or written any more, and no FIN is sent", ON_FRAME),
+    "half-open": Kind(
+        "frame", "the peer goes silent: nothing is read or written any more, and no FIN is sent", ON_FRAME
+    ),
     "cut": Kind(
         "frame",
         "the connection ends without a close frame, by RST or by FIN",
@@ -96,7 +97,10 @@ CATALOGUE: dict[str, Kind] = {
     "lose": Kind("frame", "a frame is made and not sent: a real hole, listed as withheld", ON_FRAME),
     "duplicate": Kind("frame", "a frame is sent several times", ON_FRAME, {"times": Param(2, int, 2, 1000)}),
     "reorder": Kind(
-        "frame", "a frame comes after the next ones of its feed instead of before them", ON_FRAME, {"by": Param(1, int, 1, 1000)}
+        "frame",
+        "a frame comes after the next ones of its feed instead of before them",
+        ON_FRAME,
+        {"by": Param(1, int, 1, 1000)},
     ),
     "slow": Kind("frame", "a frame arrives byte by byte", ON_FRAME, {"byte_s": Param(1.0, float)}),
     "garbage": Kind(
@@ -160,7 +164,11 @@ CATALOGUE: dict[str, Kind] = {
         lasting=True,
     ),
     "burst": Kind(
-        "step", "the rate is multiplied", WHERE | {"symbol"} | TIMES, {"factor": Param(50.0, float, 0.001, 1e6)}, lasting=True
+        "step",
+        "the rate is multiplied",
+        WHERE | {"symbol"} | TIMES,
+        {"factor": Param(50.0, float, 0.001, 1e6)},
+        lasting=True,
     ),
     "reset": Kind(
         "step",
@@ -287,56 +295,3 @@ def _near(word: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = get_close_matches(word, known, 1)
     return f"; did you mean {close[0]!r}?" if close else f"; there is {', '.join(known)}"
-
-
-class Rule:
-    """A fault that stands. The same seed and the same frames of a connection give the same draws."""
-
-    def __init__(self, number: int, fault: Fault, seed: int, now_us: int) -> None:
-        self.number, self.fault, self.seed = number, fault, seed
-        self.name, self.params, limits = fault.name, fault.params, fault.limits
-        self.venue, self.feed = limits.get("venue"), limits.get("feed")
-        self.connection: int | None = limits.get("connection")
-        self.symbol = str(limits["symbol"]).lower() if "symbol" in limits else None
-        self.probability: float = limits.get("probability", 1.0)
-        self.skip: int = limits.get("skip", 0)
-        once = not (fault.kind.lasting or "for_s" in limits or "probability" in limits)
-        #: How often it may strike; 0: no end.
-        self.count: int = limits.get("count", 1 if once else 0)
-        self.from_us = now_us + int(limits.get("after_s", 0) * 1e6)
-        self.until_us = self.from_us + int(limits["for_s"] * 1e6) if "for_s" in limits else None
-        #: How often it has struck.
-        self.struck = 0
-        self._randoms: dict[str, Random] = {}
-
-    def awake(self, now_us: int) -> bool:
-        """Whether its time is now, and it may still strike."""
-        if now_us < self.from_us or (self.count and self.struck >= self.count):
-            return False
-        return self.until_us is None or now_us < self.until_us
-
-    def fits(self, venue: str, symbol: str | None = None, feed: str | None = None, connection: int | None = None) -> bool:
-        """Whether it is about this; None: not known here, and then not asked about."""
-        return (
-            self.venue in (None, venue)
-            and (self.symbol is None or symbol is None or self.symbol == symbol.lower())
-            and (self.feed is None or feed is None or self.feed == feed)
-            and (self.connection is None or connection is None or self.connection == connection)
-        )
-
-    def strikes(self, subject: str) -> bool:
-        """Whether it strikes at this opportunity; `subject` names the series of opportunities that share their draws."""
-        if self.skip:
-            self.skip -= 1
-            return False
-        if self.probability < 1 and self.random(subject).random() >= self.probability:
-            return False
-        self.struck += 1
-        return True
-
-    def random(self, subject: str) -> Random:
-        """The randomness of this rule for one subject."""
-        found = self._randoms.get(subject)
-        if found is None:
-            found = self._randoms[subject] = Random(f"{self.seed}:rule {self.number}:{subject}")
-        return found

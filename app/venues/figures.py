@@ -52,3 +52,12 @@ def rfc3339(time_us: int) -> str:
     """UTC with microseconds, such as 2026-09-30T02:03:13.357814Z."""
     seconds, micros = divmod(time_us, 1_000_000)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{micros:06d}Z"
+
+
+def whole(text: str | None, default: int, low: int, high: int) -> int | None:
+    """A number of a query, `default` where there is none; None: not an integer from `low` to `high`."""
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdecimal()) or len(text) > 20:
+        return None
+    return int(text) if low <= int(text) <= high else None

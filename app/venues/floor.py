@@ -10,8 +10,6 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
-import msgspec
-
 from app.clock import monotonic_s
 from app.venues.connection import Connection
 from app.venues.dialect import Frame, Join, Topic, Venue
@@ -25,15 +23,6 @@ ARREARS_S = 1.0
 SETTLE_US = 1_000_000
 #: How long stopping waits for clients to take what is queued.
 DRAIN_S = 10.0
-
-
-class Status(msgspec.Struct):
-    """The answer to `GET /control/status`. `queued`: connections that have not taken everything yet."""
-
-    connections: int
-    queued: int
-    sent: dict[str, dict[str, int]]
-    stopped: bool
 
 
 class Floor:

@@ -11,25 +11,13 @@ from random import Random
 from typing import NamedTuple
 
 from app.venues.instruments import Instrument
+from app.venues.tape import Tape, Trade
 
 BID, ASK = "bid", "ask"
 #: (side, price) -> the size that stood there before the step.
 Touched = dict[tuple[str, int], int]
 #: Levels that a side may have more than it was made with, before the farthest are dropped.
 SLACK = 20
-
-
-class Trade(NamedTuple):
-    """What one taker order took at one price."""
-
-    id: int
-    #: Executions in it; the venue's ids advance by this many.
-    executions: int
-    price: int
-    size: int
-    taker_buys: bool
-    time_us: int
-    sequence: int
 
 
 class Change(NamedTuple):
@@ -108,6 +96,7 @@ class Market:
         self.bids, self.asks = Side(-1), Side(1)
         self.update_id = self.sequence = 0
         self.trade_id = first_id
+        self.tape = Tape()
         # Coarse instruments trade at every tick; one with millions of ticks has levels some ticks apart.
         self._spacing = max(1, instrument.price // instrument.tick // 100_000)
         for side, first in ((self.bids, -instrument.price), (self.asks, instrument.price + instrument.tick)):
@@ -154,10 +143,12 @@ class Market:
         price, standing = side.best()
         size = standing if random.random() < 0.15 else max(1, int(standing * random.random() ** 3))
         self._set(touched, side, price, standing - size)
-        count = random.randint(1, self.max_count) if self.max_count > 1 else 1
+        # No execution is of nothing.
+        count = min(size, random.randint(1, self.max_count)) if self.max_count > 1 else 1
         self.trade_id = self.next_id(self.trade_id, count, now_us)
         self.sequence += random.randint(1, 60)
         self.last_trade = Trade(self.trade_id, count, price, size, taker_buys, now_us, self.sequence)
+        self.tape.append(self.last_trade)
         return self.last_trade
 
     def _quote(self, touched: Touched) -> None:

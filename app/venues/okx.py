@@ -6,11 +6,13 @@ always 0, as it has been since 2026-06; the initial snapshot is sent, as it stil
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
+from app.venues import okx_rest
 from app.venues.dialect import (
     ORDERBOOK,
     TRADE,
@@ -22,28 +24,30 @@ from app.venues.dialect import (
     Session,
     Topic,
     Venue,
-    answer,
     decoded,
     encoded,
     say,
 )
-from app.venues.figures import Writer, trimmed
+from app.venues.figures import trimmed
 from app.venues.instruments import Instrument, listing
 from app.venues.market import ASK, BID, Market, Step, Window
+from app.venues.okx_rest import ladder
 
 BOOKS_LEVELS = 400
 IDLE_US = 30_000_000
+#: Subscribe, unsubscribe and login requests of one connection in an hour.
+REQUESTS_PER_H = 480
+HOUR_US = 3_600_000_000
+#: How far `seqId` falls back in a maintenance.
+RESET = 10_000
 #: A silent `books` channel repeats itself, empty, after so long.
 KEEPALIVE_US = 60_000_000
 
 
-def ladder(levels: list[tuple[int, int]], price: Writer, size: Writer) -> str:
-    """Levels of [price, size, "0", orders]; the number of orders is a function of the size, and 0 for none."""
-    return ",".join([f'["{price(p)}","{size(s)}","0","{1 + s % 7 if s else 0}"]' for p, s in levels])
-
-
 class Books(Topic):
     """A snapshot of 400 levels, then what changed among them; `prevSeqId` is the `seqId` of the frame before."""
+
+    restarts = True
 
     def __init__(self, name: str, market: Market) -> None:
         super().__init__(name, market)
@@ -72,6 +76,11 @@ class Books(Topic):
             return []
         self.sent_us = now_us
         return [self._frame("update", [], [], now_us, self.sequence, self.sequence)]
+
+    def restarted(self, now_us: int) -> list[Frame]:
+        """The next update shows it: its `prevSeqId` matches, and its `seqId` is lower."""
+        self.market.sequence = max(1, self.market.sequence - RESET)
+        return []
 
     def _frame(
         self,
@@ -152,10 +161,15 @@ class OkxSession(Session):
         super().__init__(venue, number, now_us)
         self.connection_id = f"{self.random.getrandbits(32):08x}"
         self.heard_us = now_us
+        self.requests: deque[int] = deque()
+
+    def farewell(self, now_us: int) -> list[Action]:
+        words = "The connection will soon be closed for a service upgrade. Please reconnect."
+        return [say(encoded({"event": "notice", "code": "64008", "msg": words, "connId": self.connection_id}))]
 
     def due(self, now_us: int, heard_us: int, pushed_us: int) -> list[Action]:
         # Only messages count: a protocol PING is not the documented `ping`.
-        if now_us - max(self.heard_us, pushed_us) >= IDLE_US:
+        if now_us - max(self.heard_us, pushed_us) >= IDLE_US * self.venue.patience:
             return [Close(4004, "No data received in 30s.")]
         return []
 
@@ -164,15 +178,27 @@ class OkxSession(Session):
         if text == "ping":
             return [say("pong")]
         request = decoded(text)
+        if self._too_many(request, now_us):
+            return [say(self._error(request, "60014", "Requests too frequent"))]
         args = request.get("args") if isinstance(request, dict) else None
         if not isinstance(args, list) or request.get("op") not in ("subscribe", "unsubscribe"):
             return [say(self._error(request, "60012", f"Invalid request: {text}"))]
         return [action for arg in args for action in self._one(request, arg)]
 
+    def _too_many(self, request: Any, now_us: int) -> bool:
+        if not isinstance(request, dict) or request.get("op") not in ("subscribe", "unsubscribe", "login"):
+            return False
+        while self.requests and self.requests[0] <= now_us - HOUR_US:
+            self.requests.popleft()
+        if len(self.requests) >= REQUESTS_PER_H:
+            return True
+        self.requests.append(now_us)
+        return False
+
     def _one(self, request: dict[str, Any], arg: Any) -> list[Action]:
         known = arg if isinstance(arg, dict) else {}
         channel, instrument = str(known.get("channel")), str(known.get("instId"))
-        if channel not in CHANNELS or instrument not in self.venue.instruments:
+        if channel not in CHANNELS or not self.venue.knows(instrument):
             words = (
                 f"Wrong URL or channel:{channel},instId:{instrument} doesn't exist. "
                 "Please use the correct URL, channel and parameters referring to API document."
@@ -238,23 +264,7 @@ class Okx(Venue):
         return TopBooks(name, market, 5 if channel == "books5" else 1)
 
     def rest(self, path: str, query: dict[str, str], now_us: int) -> Answer | None:
-        if path != "/api/v5/public/instruments":
-            return None
-        if query.get("instType") != "SPOT":
-            return answer({"code": "51000", "data": [], "msg": "Parameter instType error"}, 400)
-        rows = [
-            {
-                "baseCcy": i.base,
-                "instId": i.symbol,
-                "instType": "SPOT",
-                "lotSz": trimmed(i.size_decimals)(1),
-                "quoteCcy": i.quote,
-                "state": "live",
-                "tickSz": trimmed(i.price_decimals)(i.tick),
-            }
-            for i in self.instruments.values()
-        ]
-        return answer({"code": "0", "data": rows, "msg": ""})
+        return okx_rest.reply(self, path, query, now_us)
 
     @staticmethod
     def read(line: str) -> tuple[str, Frame] | None:

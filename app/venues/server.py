@@ -1,18 +1,16 @@
 """One port for all venues: WebSockets and REST by path, and /control.
 
-/<venue>/...          a WebSocket where the request asks for one, else the venue's REST answers
-POST /control/stop    generate nothing more; answers when every event sent is in the sent file
-POST /control/start   go on
-GET  /control/status  connections, events sent by venue and feed, stopped
+/<venue>/...   a WebSocket where the request asks for one, else the venue's REST answers
+/control/...   see `control`
 """
 
 from __future__ import annotations
 
 import asyncio
 import http
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 from urllib.parse import parse_qsl, urlsplit
 from weakref import WeakKeyDictionary
 
@@ -21,9 +19,13 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from app.venues import gate
 from app.venues.connection import Connection
+from app.venues.control import Control, split
 from app.venues.dialect import Answer, Session, Venue, answer
-from app.venues.floor import Floor, Status
+from app.venues.faults import Fault
+from app.venues.floor import Floor
+from app.venues.mischief import Mischief
 from app.venues.sent import Sent
 
 FLUSH_S = 0.1
@@ -31,16 +33,30 @@ FLUSH_S = 0.1
 CLOSE_S = 3.0
 #: How long a request may take: /control/stop waits for slow clients.
 OPEN_S = 30.0
+#: How often it is asked whether a PING or its PONG is due, in seconds.
+PING_CHECK_S = 0.25
 
 
 class _Socket(ServerConnection):
-    """A server connection that notes when bytes last came, so that a protocol PING counts as a sign of life."""
+    """A server connection that notes when bytes last came, so that a protocol PING counts as a sign of life.
+
+    Before its handshake it keeps the request's body, which the library would refuse.
+    """
 
     heard: Callable[[], None] | None = None
+    body = b""
+    _head = b""
 
     def data_received(self, data: bytes) -> None:
         if self.heard:
             self.heard()
+        elif self.request is None:
+            self._head += data
+            whole = split(self._head)
+            if whole is None:
+                return
+            data, self.body = whole
+            self._head = b""
         super().data_received(data)
 
 
@@ -48,11 +64,22 @@ class ExchangeServer:
     """Serves `venues` from entering to leaving its context; `port` is known inside. Raises: OSError (port taken)."""
 
     def __init__(
-        self, venues: list[Venue], floor: Floor, sent: Sent, now_us: Callable[[], int], host: str, port: int
+        self,
+        venues: list[Venue],
+        floor: Floor,
+        sent: Sent,
+        now_us: Callable[[], int],
+        host: str,
+        port: int,
+        faults: Sequence[Fault] = (),
+        patience: float = 1,
     ) -> None:
         self.venues = {venue.name: venue for venue in venues}
         self.floor, self.sent, self.now_us = floor, sent, now_us
         self.host, self.port = host, port
+        self.mischief = Mischief(self.venues, floor, sent, now_us, venues[0].seed, patience)
+        self.control = Control(floor, sent, self.mischief, self.stop)
+        self._faults = list(faults)
         self._connections = 0
         self._opening: WeakKeyDictionary[ServerConnection, tuple[int, Session]] = WeakKeyDictionary()
         self._server: Server
@@ -72,6 +99,7 @@ class ExchangeServer:
         )
         self.port = next(iter(self._server.sockets)).getsockname()[1]
         self.floor.open()
+        self.mischief.add(self._faults)
         self._flushing = asyncio.create_task(self._flush())
         return self
 
@@ -81,8 +109,14 @@ class ExchangeServer:
         """Close every connection with 1001 and finish the sent file."""
         ended = self.floor.close()
         self._flushing.cancel()
+        self.mischief.close()
         self._server.close(reason="server shutting down")
-        await self._server.wait_closed()
+        closing = asyncio.create_task(self._server.wait_closed())
+        await asyncio.wait([closing], timeout=CLOSE_S + 1)
+        # A client that does not read lets nothing be closed.
+        for socket in self._server.all_connections:
+            socket.transport.abort()
+        await closing
         await asyncio.gather(*ended, self._flushing, return_exceptions=True)
         self.sent.close()
 
@@ -96,6 +130,7 @@ class ExchangeServer:
 
     async def stop(self) -> bool:
         """Stop generating. Returns when the record is on disk, whether clients took everything."""
+        self.mischief.release()
         drained = await self.floor.stop()
         self.sent.flush()
         return drained
@@ -112,7 +147,8 @@ class ExchangeServer:
         name, _, rest = url.path.removeprefix("/").partition("/")
         path = url.path[len(name) + 1 :]
         if name == "control":
-            return _response(await self._control(request.method, rest))
+            assert isinstance(socket, _Socket)
+            return _response(await self.control.answer(request.method, rest, query, socket.body))
         venue = self.venues.get(name)
         if venue is None:
             return _response(answer({"error": "no such venue", "venues": list(self.venues)}, 404))
@@ -120,28 +156,27 @@ class ExchangeServer:
         refused = venue.refusal(request.headers.get("Origin"), address, self.now_us())
         if refused:
             return _response(answer({"error": {"name": "too_many_requests"}}, refused))
-        if "websocket" not in request.headers.get("Upgrade", "").lower():
-            found = venue.rest(path, query, self.now_us()) if request.method == "GET" else None
-            return _response(found or answer({"error": "no such path"}, 404))
+        handshake = "websocket" in request.headers.get("Upgrade", "").lower()
+        if self.mischief.rules and (denied := await gate.delayed_or_refused(self.mischief, venue, handshake)):
+            return _response(denied)
+        if not handshake:
+            return _response(self._rest(venue, request.method, path, query))
         if path not in venue.ws_paths:
             return _response(answer({"error": "no such path", "paths": [f"/{name}{p}" for p in venue.ws_paths]}, 404))
         self._connections += 1
-        self._opening[socket] = self._connections, venue.session(self._connections, query, self.now_us())
+        number = self._connections
+        if self.mischief.rules:
+            await gate.opening(self.mischief, socket, venue, number)
+        self._opening[socket] = number, venue.session(number, query, self.now_us())
         return None
 
-    async def _control(self, method: str, word: str) -> Answer:
-        wanted = {"stop": "POST", "start": "POST", "status": "GET"}.get(word)
-        if wanted is None:
-            return answer({"error": "no such path", "paths": ["stop", "start", "status"]}, 404)
-        if method != wanted:
-            return answer({"error": f"use {wanted}"}, 405)
-        if word == "stop":
-            await self.stop()
-        elif word == "start":
-            self.floor.start()
-        connections = self.floor.connections
-        queued = sum(not connection.idle for connection in connections)
-        return answer(Status(len(connections), queued, self.sent.counts, self.floor.stopped))
+    def _rest(self, venue: Venue, method: str, path: str, query: dict[str, str]) -> Answer:
+        venue.refused = gate.unlisted(self.mischief, venue) if self.mischief.rules else frozenset()
+        try:
+            found = venue.rest(path, query, self.now_us()) if method == "GET" else None
+        finally:
+            venue.refused = frozenset()
+        return found or answer({"error": "no such path"}, 404)
 
     async def _converse(self, socket: ServerConnection) -> None:
         """Everything between the opening handshake and the end of one connection."""
@@ -152,13 +187,17 @@ class ExchangeServer:
         socket.heard = connection.hear
         self.sent.opened(name, number, self.now_us())
         self.floor.admit(connection)
+        self.mischief.admit(connection)
         pump = asyncio.create_task(connection.pump())
-        pinging = asyncio.create_task(_ping(socket, connection.venue)) if connection.venue.ping_every_s else None
+        pinging = asyncio.create_task(self._ping(connection)) if connection.venue.ping_every_s else None
         try:
             connection.perform(session.opened(), self.floor)
             async for message in socket:
                 text = message if isinstance(message, str) else message.decode(errors="replace")
-                connection.perform(session.received(text, self.now_us()), self.floor)
+                if self.mischief.rules:
+                    gate.hear(self.mischief, connection, text)
+                else:
+                    connection.perform(session.received(text, self.now_us()), self.floor)
         except ConnectionClosed:
             pass
         finally:
@@ -176,25 +215,29 @@ class ExchangeServer:
             acknowledged = ours is not None and theirs is not None and not theirs_first
             self.sent.closed(name, number, self.now_us(), code, reason, acknowledged)
 
-
-async def _ping(socket: ServerConnection, venue: Venue) -> None:
-    """Send protocol PINGs; close when a PONG stays out."""
-    while venue.ping_every_s:
-        await asyncio.sleep(venue.ping_every_s)
-        try:
-            pong = await socket.ping()
-            await asyncio.wait_for(pong, venue.pong_within_s)
-        except TimeoutError:
-            await socket.close(1008, "Pong timeout")
-        except ConnectionClosed:
-            return
+    async def _ping(self, connection: Connection) -> None:
+        """Send protocol PINGs; close when a PONG stays out."""
+        venue, socket = connection.venue, connection.socket
+        pinged_us, pong = self.now_us(), None
+        while venue.ping_every_s and not connection.ended:
+            await asyncio.sleep(PING_CHECK_S * min(1.0, venue.patience))
+            waited_s = (self.now_us() - pinged_us) / 1e6
+            if pong and not pong.done() and waited_s >= venue.pong_within_s * venue.patience:
+                await socket.close(1008, "Pong timeout")
+                return
+            if waited_s >= venue.ping_every_s * venue.patience and (pong is None or pong.done()):
+                try:
+                    pinged_us, pong = self.now_us(), asyncio.ensure_future(await socket.ping())
+                except ConnectionClosed:
+                    return
+                # A PONG that can come no more is nobody's error.
+                pong.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
 def _response(given: Answer) -> Response:
     """`given` as an HTTP answer, after which the connection closes."""
-    headers: list[tuple[str, Any]] = [
-        ("Content-Type", "application/json"),
-        ("Content-Length", str(len(given.body))),
-        ("Connection", "close"),
-    ]
-    return Response(given.status, http.HTTPStatus(given.status).phrase, Headers(headers), given.body)
+    headers = Headers(
+        {"Content-Type": "application/json", "Content-Length": str(len(given.body)), "Connection": "close"}
+        | dict(given.headers)
+    )
+    return Response(given.status, http.HTTPStatus(given.status).phrase, headers, given.body)

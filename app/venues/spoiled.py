@@ -29,9 +29,7 @@ KINDS = {
 
 
 def spoil(kind: str, text: str, binary: bool, random: Random) -> tuple[int, bytes]:
-    """Opcode and payload: the frame `text`, spoiled. `any` picks a kind."""
-    if kind == "any":
-        kind = random.choice(sorted(KINDS))
+    """Opcode and payload: the frame `text`, spoiled in one of the ways of KINDS."""
     opcode = BINARY if binary else TEXT
     match kind:
         case "bytes":

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from app.venues import upbit_rest
 from app.venues.dialect import (
     ORDERBOOK,
     TRADE,
@@ -26,7 +27,6 @@ from app.venues.dialect import (
     Session,
     Topic,
     Venue,
-    answer,
     decoded,
     encoded,
     say,
@@ -155,7 +155,7 @@ class UpbitSession(Session):
         self.up_us: int | None = None
 
     def due(self, now_us: int, heard_us: int, pushed_us: int) -> list[Action]:
-        if now_us - max(heard_us, pushed_us) >= IDLE_US:
+        if now_us - max(heard_us, pushed_us) >= IDLE_US * self.venue.patience:
             return [Close(1000, "idle for 120 seconds")]
         if self.up_us is not None and now_us >= self.up_us:
             self.up_us = now_us + UP_EVERY_US
@@ -219,7 +219,7 @@ class Upbit(Venue):
     name = "upbit"
     ws_paths = ("/websocket/v1",)
     ws_base = "/websocket/v1"
-    symbols_path = "/v1/market/all"
+    symbols_path = upbit_rest.SYMBOLS
     levels = 60
 
     def __init__(self, instruments: dict[str, Instrument], seed: int, first_id: int) -> None:
@@ -262,11 +262,7 @@ class Upbit(Venue):
         return None
 
     def rest(self, path: str, query: dict[str, str], now_us: int) -> Answer | None:
-        if path != self.symbols_path:
-            return None
-        return answer(
-            [{"market": i.symbol, "korean_name": i.base, "english_name": i.base} for i in self.instruments.values()]
-        )
+        return upbit_rest.reply(self, path, query, now_us)
 
     def recorded_as(self, topic: str) -> str:
         return topic.rsplit(":", 2)[0]

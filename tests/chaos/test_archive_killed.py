@@ -116,7 +116,7 @@ def _assert_archived(wiring: Wiring, sealed: Sealed, *, removed: bool = True) ->
     assert [(fault.key, fault.fault) for fault in verify(store, ledger).faults] == []
     assert {entry.state for entry in ledger.segments()} == {REMOVED if removed else SEALED}
     work, segments = wiring.settings.archive.dir, wiring.settings.storage.segments_path
-    assert [path for path in work.rglob("*") if path.is_file()] == []
+    assert list(work.iterdir()) == []
     if removed:
         assert [path for path in segments.rglob("*") if path.is_file()] == []
     if isinstance(store, LocalStore):
@@ -168,11 +168,12 @@ def _killed_at_every_boundary(
             truncate_step_bytes=TRUNCATE_STEP_BYTES,
         )  # fmt: skip
         try:
+            wiring = wired(rig)
             if outcome.was_killed:
-                _assert_nothing_removed_unproved(wired(rig), sealed)
-                report = wired(rig).archive().run(final=True)
+                _assert_nothing_removed_unproved(wiring, sealed)
+                report = wiring.archive().run(final=True)
                 assert (report.failed, report.timed_out) == ({}, False)
-            _assert_archived(wired(rig), sealed)
+            _assert_archived(wiring, sealed)
         except AssertionError as error:
             error.add_note(f"killed at boundary {number}: {outcome.passed[-3:]}")
             raise
@@ -205,7 +206,7 @@ def moto() -> Iterator[s3_servers.Server]:
         yield server
 
 
-def test_a_cycle_to_s3_killed_at_any_step_and_before_any_request_is_finished_by_the_next_one(
+def test_a_cycle_to_s3_killed_at_any_step_is_finished_by_the_next_one(
     nursery: Nursery, rig: Rig, tmp_path: Path, moto: s3_servers.Server
 ) -> None:
     sealed = _sealed(rig, _hour("binance", 1, "btcusdt"))
@@ -221,9 +222,8 @@ def test_a_cycle_to_s3_killed_at_any_step_and_before_any_request_is_finished_by_
 
     keys = s3_servers.ACCESS_KEY, s3_servers.SECRET_KEY
     environ = {"AWS_ACCESS_KEY_ID": keys[0], "AWS_SECRET_ACCESS_KEY": keys[1]}
-    passed = _killed_at_every_boundary(nursery, attempt, wired, sealed, environ=environ)
-    assert [name for name in passed if not name.startswith("effect.")] == 2 * STEPS + REMOVAL_STEPS
-    assert passed.count("effect.put_object") >= 4
+    passed = _killed_at_every_boundary(nursery, attempt, wired, sealed, effects=False, environ=environ)
+    assert passed == 2 * STEPS + REMOVAL_STEPS
 
 
 def test_two_archivers_at_once_make_one_object_of_each_market(nursery: Nursery, rig: Rig, tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "celery": ("app.celery", "tasks", "celeryconfig"),
     "celery_prometheus_exporter": ("app.commands.exporter",),
     "click": ("app.cli", "app.commands", "app.venues.cli"),
+    # Tokens of a user's own key.
+    "cryptography": ("app.exchanges.coinbase_jwt",),
     "dynaconf": ("app.settings_sources",),
     # REST questions to a venue; the demo and the built-in exchanges' control endpoint.
     "httpx": ("app.connection", "app.launch"),

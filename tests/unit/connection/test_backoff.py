@@ -29,7 +29,7 @@ def test_jitter_spreads_the_wait_over_a_quarter_to_either_side() -> None:
 def test_the_wait_is_never_longer_than_the_longest_and_a_quarter(
     failures: int, initial: float, longest: float, jitter: float
 ) -> None:
-    assert 0.75 * min(initial, longest) <= delay_s(failures, initial, longest, jitter) < 1.25 * longest
+    assert 0.75 * min(initial, longest) <= delay_s(failures, initial, longest, jitter) <= 1.25 * longest
 
 
 @given(failures, initial, longest, jitter)

@@ -451,8 +451,9 @@ def test_a_gap_is_a_record_before_its_event_and_asks_once_for_a_snapshot_of_that
     assert isinstance(event, Event)
     assert (event.number, event.sequence_id) == (2, "books-update-8-9")
     link.receive(book(20, 21))
-    link.receive(book(30, 31))
     asked = [frame for frame in sends(link.pass_s(5)) if frame != "ping"]
+    link.receive(book(30, 31))
+    assert [frame for frame in sends(link.pass_s(5)) if frame != "ping"] == [], "it is under way"
     wanted = Subscription(("BTC-USDT", "ETH-USDT"), (ORDERBOOK, TRADE), "books", "trades")
     assert asked == [request.frame for request in OKX.resubscribe(wanted, "BTC-USDT", ORDERBOOK, EPOCH)]
     link.receive(book(-1, 50))

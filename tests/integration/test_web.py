@@ -1,0 +1,189 @@
+"""Health, readiness and metrics as a monitor sees them, over real streams and a real Redis that comes and goes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from app import web
+from app.pipeline import periodic
+from app.pipeline.supervise import dispatch
+from app.wiring import Wiring
+from tests.support.exchanges import ExchangeProcess
+from tests.support.path import NEVER, Collecting, archived, finish, until
+from tests.support.redis_process import RedisProcess
+from tests.support.rig import Rig
+
+BYBIT, OKX = "bybit-0-orderbook.trade", "okx-0-orderbook.trade"
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+class Client:
+    """Asks the application of a wiring as a server would let it be asked."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        self._transport = httpx.ASGITransport(web.application(wiring))
+
+    def get(self, path: str) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            async with httpx.AsyncClient(transport=self._transport, base_url="http://collector", timeout=30) as client:
+                return await client.get(path)
+
+        return asyncio.run(ask())
+
+
+def metrics(client: Client) -> Samples:
+    """Samples by name and labels, read as Prometheus reads them."""
+    answer = client.get("/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+def state(stream: str, **changes: Any) -> dict[str, Any]:
+    """What a stream publishes of itself."""
+    return {
+        "stream": stream, "connection": "open", "since_us": 1, "why": "", "last_error": "", "refused": 0, "feeds": [],
+    } | changes  # fmt: skip
+
+
+def publish(wiring: Wiring, *states: dict[str, Any]) -> None:
+    for one in states:
+        wiring.board.publish(one["stream"], one, 30)
+
+
+def test_what_streams_do_shows_in_health_readiness_and_metrics(
+    rig: Rig, exchange_server: Callable[..., ExchangeProcess]
+) -> None:
+    server = exchange_server(rate=20)
+    rig.write({"bybit": ["BTCUSDT"], "okx": ["BTC-USDT"]}, server.venues)
+    wiring = rig.wiring()
+    client = Client(rig.wiring())
+
+    answer = client.get("/health")
+    assert (answer.status_code, answer.json()) == (
+        503,
+        {
+            "status": "unhealthy", "uptime_seconds": 0, "connections": {"up": 0, "total": 2}, "messages_dropped": 0,
+            "streams": [], "degraded_reason": "no connection is up",
+        },
+    )  # fmt: skip
+    answer = client.get("/ready")
+    assert (answer.status_code, answer.json()["ready"]) == (503, False)
+    assert f"no worker has: {BYBIT}, {OKX}" in answer.json()["missing"]
+
+    with Collecting(wiring, BYBIT) as one:
+        until(one.live, "Bybit is live")
+        answer = client.get("/health")
+        body = answer.json()
+        assert (answer.status_code, body["status"], body["degraded_reason"]) == (200, "degraded", "partial_connections")
+        assert body["connections"] == {"up": 1, "total": 2}
+        with Collecting(wiring, OKX) as other:
+            until(other.live, "OKX is live")
+            assert dispatch(wiring, 15, lambda stream: pytest.fail(f"{stream} has a lease")) == []
+            body = client.get("/health").json()
+            assert (body["status"], body["connections"]) == ("healthy", {"up": 2, "total": 2})
+            assert {(s["stream"], f["symbol"], f["feed"], f["state"]) for s in body["streams"] for f in s["feeds"]} == {
+                (BYBIT, "BTCUSDT", "orderbook", "live"), (BYBIT, "BTCUSDT", "trade", "live"),
+                (OKX, "BTC-USDT", "orderbook", "live"), (OKX, "BTC-USDT", "trade", "live"),
+            }  # fmt: skip
+            answer = client.get("/ready")
+            assert (answer.status_code, answer.json()) == (200, {"ready": True, "missing": []})
+            found = metrics(client)
+            assert found["collector_redis_up", ()] == 1
+            connected = {labels: value for (name, labels), value in found.items() if name.endswith("_connected")}
+            assert connected == {
+                (("exchange", "bybit"), ("symbol", "BTCUSDT")): 1,
+                (("exchange", "okx"), ("symbol", "BTC-USDT")): 1,
+            }
+            ages = {labels: value for (name, labels), value in found.items() if name == "collector_feed_age_seconds"}
+            assert {tuple(value for _, value in labels) for labels in ages} == {
+                (feed, name, symbol)
+                for name, symbol in (("bybit", "BTCUSDT"), ("okx", "BTC-USDT"))
+                for feed in ("orderbook", "trade")
+            }
+            assert all(0 <= age < 10 for age in ages.values())
+            server.halt()
+    depths = {depth.stream: depth for depth in wiring.buffer.depths()}
+    found = metrics(client)
+    for name in (BYBIT, OKX):
+        labels = (("stream", name),)
+        assert found["collector_buffer_batches", labels] == depths[name].batches > 0
+        assert found["collector_channel_queue_depth", labels] == depths[name].events > 0
+        assert found["collector_buffer_bytes", labels] == depths[name].bytes > 0
+
+    periodic.flush(wiring, NEVER)
+    assert metrics(client)["collector_segments", (("state", "open"),)] == 1
+    finish(wiring)
+    found = metrics(client)
+    rows = archived(wiring)
+    assert found["collector_segments", (("state", "open"),)] == 0
+    assert found["collector_segments", (("state", "removed"),)] == 1
+    assert found["collector_objects_verified_total", ()] == len(rows) == 4
+    assert found["collector_snapshots_archived_total", ()] == sum(map(len, rows.values()))
+    assert found["collector_channel_queue_depth", (("stream", BYBIT),)] == 0
+
+
+def test_refused_events_degrade_the_health(rig: Rig) -> None:
+    rig.write({"bybit": ["BTCUSDT"], "okx": ["BTC-USDT"]})
+    wiring = rig.wiring()
+    publish(wiring, state(BYBIT, refused=3), state(OKX, refused=4))
+    answer = Client(rig.wiring()).get("/health")
+    body = answer.json()
+    assert (answer.status_code, body["status"], body["degraded_reason"]) == (200, "degraded", "backpressure")
+    assert body["messages_dropped"] == 7
+
+
+def test_a_connection_that_failed_is_not_counted_as_up_and_says_why(rig: Rig) -> None:
+    rig.write({"bybit": ["BTCUSDT"]})
+    wiring = rig.wiring()
+    publish(wiring, state(BYBIT, connection="failed", why="the venue answered the handshake with HTTP 403"))
+    answer = Client(rig.wiring()).get("/health")
+    assert (answer.status_code, answer.json()["connections"]) == (503, {"up": 0, "total": 1})
+    assert answer.json()["streams"][0]["why"] == "the venue answered the handshake with HTTP 403"
+
+
+def test_without_redis_health_and_readiness_say_so_and_metrics_still_answer(
+    own_redis: RedisProcess, tmp_path: Path
+) -> None:
+    rig = Rig(tmp_path, own_redis.url)
+    rig.write({"bybit": ["BTCUSDT"]}, redis={"timeout_secs": 0.3})
+    publish(rig.wiring(), state(BYBIT))
+    client = Client(rig.wiring())
+    assert client.get("/health").json()["status"] == "healthy"
+    for away, back in ((own_redis.freeze, own_redis.thaw), (own_redis.kill, own_redis.start)):
+        away()
+        answer = client.get("/health")
+        body = answer.json()
+        assert (answer.status_code, body["status"]) == (503, "unhealthy")
+        assert (body["connections"], body["messages_dropped"]) == ({"up": 0, "total": 1}, 0)
+        assert body["degraded_reason"].startswith("redis: ")
+        assert client.get("/ready").status_code == 503
+        found = metrics(client)
+        assert found["collector_redis_up", ()] == 0
+        assert found["collector_segments", (("state", "open"),)] == 0
+        assert not any(name == "collector_websocket_connected" for name, _ in found)
+        back()
+        until(lambda: metrics(client)["collector_redis_up", ()] == 1, "Redis is seen again")
+    assert abs(metrics(client)["collector_start_timestamp_seconds", ()] - time.time()) < 60
+
+
+def test_uptime_counts_from_the_start_of_the_process(rig: Rig) -> None:
+    rig.write({"bybit": ["BTCUSDT"]})
+    assert web.health(rig.wiring(), 123.9)[0]["uptime_seconds"] == 123
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/metrics/x", "/ready/"])
+def test_nothing_else_is_served(path: str, rig: Rig) -> None:
+    assert Client(rig.wiring()).get(path).status_code in (307, 404)
