@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 import zstandard
 
-from app.model import Batch
+from app.model import FEEDS, Batch, runs
 
 VERSION = 1
 _HEADER = struct.Struct(">cB16sQI")
@@ -21,6 +21,9 @@ _HEADER = struct.Struct(">cB16sQI")
 IDENTITY_BYTES = _HEADER.size - 4
 #: A batch holds at most what the memory queue of a stream holds and one frame; far above that it is not ours.
 MAX_UNPACKED_BYTES = 512 * 1024 * 1024
+
+
+_FEEDS = frozenset(FEEDS.values())
 
 
 class ElementRejected(ValueError):
@@ -39,7 +42,8 @@ class BatchCodec:
     def __init__(self) -> None:
         self._pack = msgspec.msgpack.Encoder().encode
         self._unpack = msgspec.msgpack.Decoder(Batch).decode
-        self._compress = zstandard.ZstdCompressor(level=1).compress
+        # With a checksum: a bit that flips on its way must not decode as another price.
+        self._compress = zstandard.ZstdCompressor(level=1, write_checksum=True).compress
         self._decompress = zstandard.ZstdDecompressor().decompress
 
     def encode(self, batch: Batch) -> bytes:
@@ -49,16 +53,28 @@ class BatchCodec:
         return header + self._compress(self._pack(batch))
 
     def decode(self, element: bytes) -> Batch:
-        """The batch of an element. Raises: ElementRejected."""
+        """The batch of an element. Raises: ElementRejected, also where the batch contradicts itself."""
         header(element)
         packed = element[_HEADER.size :]
         try:
             size = zstandard.frame_content_size(packed)
             if not 0 <= size <= MAX_UNPACKED_BYTES:
                 raise ElementRejected(f"batch says it unpacks to {size} bytes")
-            return self._unpack(self._decompress(packed))
+            batch = self._unpack(self._decompress(packed))
         except (zstandard.ZstdError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ElementRejected(f"not a batch: {error}") from error
+        if fault := _contradiction(batch):
+            raise ElementRejected(f"contradicts itself: {fault}")
+        return batch
+
+
+def _contradiction(batch: Batch) -> str:
+    """What would make one batch stop a whole flush: units that its ranges do not name, or ranges without units."""
+    if any(event.feed not in _FEEDS for event in batch.events):
+        return f"a feed other than {sorted(_FEEDS)}"
+    numbers = [(event.symbol, event.feed, event.number) for event in batch.events]
+    numbers += [(frame.symbol, frame.feed, frame.number) for frame in batch.quarantined]
+    return "" if set(runs(numbers)) == set(batch.ranges) else "its ranges are not those of its events"
 
 
 def header(element: bytes) -> Header:

@@ -90,6 +90,10 @@ def batches_abandoned(stream: str, queued: int) -> None:
     )
 
 
+def spool_damaged(path: str, at_byte: int, size_bytes: int) -> None:
+    log.error("spool.damaged", path=path, at_byte=at_byte, size_bytes=size_bytes, then="kept beside as .damaged")
+
+
 def spool_drained(stream: str) -> None:
     log.info("spool.drained", stream=stream)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from app import telemetry
 from app.buffer.board import Board
 from app.buffer.client import connect
 from app.buffer.events import EventBuffer
@@ -93,7 +94,7 @@ class Wiring:
         return Lease(self.redis, self.settings.redis.prefix, name, token or f"{whoami()}:{os.urandom(4).hex()}", ttl_s)
 
     def spool(self, stream: str) -> Spool:
-        return Spool(self.settings.spool.dir, stream, self.settings.spool.max_bytes)
+        return Spool(self.settings.spool.dir, stream, self.settings.spool.max_bytes, telemetry.spool_damaged)
 
     def claim_ownership(self, what: str, owner: str) -> None:
         """One `owner` per Redis prefix (flush) or per object prefix. Raises: OwnedElsewhere, BufferUnavailable."""

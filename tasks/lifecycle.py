@@ -35,6 +35,6 @@ def _stop(**_: Any) -> None:
 @signals.worker_ready.connect
 def _ready(sender: Any, **_: Any) -> None:
     """Do not wait for the first beat: look for streams to start and segments to archive at once."""
-    telemetry.worker_ready(str(sender.hostname), beat=bool(getattr(sender, "beat", None)))
+    telemetry.worker_ready(str(sender.hostname), beat=bool(getattr(sender.controller, "beat", None)))
     sender.app.send_task("streams.supervise", expires=10)
     sender.app.send_task("archive.run", expires=60)

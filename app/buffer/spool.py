@@ -3,6 +3,7 @@
 A directory of numbered files, each a row of records: length u32, CRC-32 u32, element. Appends are fsynced. A torn tail
 (the machine died in the middle of an append) ends the file; what stands before it is whole. A file is removed when its
 last element has been delivered; a crash before that delivers its elements again, and the flush counts them as replays.
+A damaged one is kept beside, as `.damaged`.
 """
 
 from __future__ import annotations
@@ -25,10 +26,17 @@ FILE_BYTES = 8 * 1024 * 1024
 class Spool:
     """The spool of one stream, `root/<stream>/`. Used by one process at a time (see `lock`)."""
 
-    def __init__(self, root: Path, stream: str, max_bytes: int) -> None:
+    def __init__(
+        self,
+        root: Path,
+        stream: str,
+        max_bytes: int,
+        on_damage: Callable[[str, int, int], None] = lambda path, at_byte, size_bytes: None,
+    ) -> None:
         self.directory = root / stream
         self._root = root
         self._max_bytes = max_bytes
+        self._on_damage = on_damage
         self._tail: BinaryIO | None = None
         self._tail_bytes = 0
         self._lock: BinaryIO | None = None
@@ -95,6 +103,11 @@ class Spool:
         # Unbuffered: a buffer would write what a full disk refused once more when the file is closed.
         self._tail = (self.directory / f"{number:012d}.spool").open("xb", buffering=0)
         self._tail_bytes = 0
+        directory = os.open(self.directory, os.O_RDONLY)
+        try:
+            os.fsync(directory)  # the file's name, too, must outlive the machine
+        finally:
+            os.close(directory)
 
     def drain(self, deliver: Callable[[bytes], bool]) -> bool:
         """Hand out every element, oldest first, until `deliver` says no. True when the spool is empty.
@@ -103,14 +116,20 @@ class Spool:
         """
         for path in self._files():
             start = self._delivered[1] if self._delivered[0] == path.name else 0
+            end = start
             for element, end in read_records(path, start):
                 if not deliver(element):
                     return False
                 self._delivered = path.name, end
+            damaged_bytes = path.stat().st_size - end
             if self._tail is not None and Path(self._tail.name) == path:
                 self._tail.close()
                 self._tail = None
-            path.unlink()
+            if damaged_bytes:
+                self._on_damage(str(path), end, damaged_bytes)
+                path.rename(path.with_suffix(".damaged"))
+            else:
+                path.unlink()
             self._delivered = ("", 0)  # the next file may get this one's number
         self._waiting = False
         return True

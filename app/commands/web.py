@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 
 import click
 
@@ -20,4 +22,6 @@ def web(host: str, port: int | None) -> None:
 
     wiring = wired()
     chosen = port or int(os.environ.get("PORT") or wiring.settings.collector.metrics_port)
+    # uvicorn ends gracefully on SIGTERM and then raises it once more: an orderly stop is exit code 0.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.run(application(wiring), host=host, port=chosen, log_config=None, access_log=False)

@@ -143,6 +143,16 @@ class Outbox:
             self._closed = True
             self._ready.notify()
 
+    def abandon(self) -> int:
+        """Give up what nobody could take before the end; returns how many units. Their epoch has no end on record."""
+        with self._ready:
+            left, self._queued = self._queued, 0
+            self._allowance.add(-self._held_bytes)
+            self._held_bytes = 0
+            self._sections.clear()
+            self._by_symbol.clear()
+            return left
+
     def take(self, wait_s: float) -> Batch | None:
         """The next batch: at most `max_events` of one epoch, oldest first; None when nothing waits after `wait_s`."""
         with self._ready:

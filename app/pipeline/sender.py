@@ -71,8 +71,9 @@ class Sender:
                 limit = deadline_s()
                 if limit is not None and ((not batch_left and not self._in_hand) or self._now_s() >= limit):
                     break
-            if self._in_hand or self._outbox.queued:
-                telemetry.batches_abandoned(self._stream, self._outbox.queued)
+            abandoned = self._outbox.abandon()
+            if self._in_hand or abandoned:
+                telemetry.batches_abandoned(self._stream, abandoned)
         finally:
             self.finished.set()
 

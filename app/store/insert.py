@@ -179,7 +179,12 @@ def _rows(
     if twins is not None:
         held = twins(exchange, feed, [event for _, event in events])
         if held:
-            events = _without_twins(connection, table, events, held, tallies)
+            renamed = [
+                msgspec.structs.replace(event, sequence_id=_conflict_id(event))
+                for _, event in events
+                if event.feed == ORDERBOOK and held.get((event.symbol, event.sequence_id), event.data) != event.data
+            ]
+            events = _without_twins(connection, table, events, held | twins(exchange, feed, renamed), tallies)
     sql = _INSERT.format(table)
     newest = connection.exec_driver_sql(f"SELECT max(id) FROM {table}").scalar() or 0
     connection.exec_driver_sql("SAVEPOINT rows")
@@ -234,6 +239,11 @@ def _spans(events: list[tuple[Batch, Event]]) -> list[tuple[tuple[str, str, int]
     return spans + [((*key, first), last - first + 1) for key, (first, last) in open_spans.items()]
 
 
+def _conflict_id(event: Event) -> str:
+    """The identity of a book frame whose own is taken by other bytes."""
+    return f"{event.sequence_id}~{hashlib.sha256(event.data.encode()).hexdigest()[:8]}"
+
+
 def _settle_twin(
     connection: Connection, table: str, batch: Batch, event: Event, stored: str | None, counts: Counts
 ) -> None:
@@ -241,9 +251,8 @@ def _settle_twin(
     if event.feed != ORDERBOOK or stored == event.data:
         counts.duplicates += 1
         return
-    digest = hashlib.sha256(event.data.encode()).hexdigest()[:8]
     row = list(_row(batch, event))
-    row[2] = f"{event.sequence_id}~{digest}"
+    row[2] = _conflict_id(event)
     if connection.exec_driver_sql(_INSERT.format(table), tuple(row)).rowcount == 1:
         counts.stored += 1
         counts.conflicts += 1
@@ -260,7 +269,7 @@ def _without_twins(
 ) -> list[tuple[Batch, Event]]:
     kept = []
     for batch, event in events:
-        stored = held.get((event.symbol, event.sequence_id))
+        stored = held.get((event.symbol, _conflict_id(event)), held.get((event.symbol, event.sequence_id)))
         if stored is None:
             kept.append((batch, event))
         else:

@@ -42,29 +42,27 @@ def reply(venue: Venue, path: str, query: dict[str, str], now_us: int) -> Answer
         return _refused(-1121, "Invalid symbol.")
     if path == "/api/v3/depth":
         return _depth(venue, symbol, query.get("limit"), now_us)
+    names = () if path == "/api/v3/trades" else ("fromId", "startTime", "endTime")
     limit = whole(query.get("limit"), 500, 1, FOREVER)
-    numbers = {name: whole(query[name], 0, 0, FOREVER) for name in ("fromId", "startTime", "endTime") if name in query}
+    numbers: dict[str, int | None] = {name: whole(query[name], 0, 0, FOREVER) for name in names if name in query}
     if limit is None or None in numbers.values():
         name = next((name for name, number in numbers.items() if number is None), "limit")
         return _refused(-1100, f"Illegal characters found in parameter '{name}'.")
-    if path == "/api/v3/trades":
-        numbers = {}
     market = venue.market(symbol.lower(), now_us)
     price, size = writers(market.instrument)
+    if path != "/api/v3/aggTrades":
+        return answer([_trade(one, market.instrument, price, size) for one in _found(market.tape, numbers, limit, 0)])
+    start, end = numbers.get("startTime"), numbers.get("endTime")
+    if start is not None and end is not None and end - start > SPAN_MS:
+        return _refused(-1127, "More than 1 hours between startTime and endTime.")
     # Aggregates count by themselves: here from half of what trades count from.
-    shift = venue.first_id - venue.first_id // 2 if path == "/api/v3/aggTrades" else 0
-    if shift:
-        spoken = numbers.get("startTime", 0) or 0, numbers.get("endTime", FOREVER) or 0
-        if "startTime" in numbers and "endTime" in numbers and spoken[1] - spoken[0] > SPAN_MS:
-            return _refused(-1127, "More than 1 hours between startTime and endTime.")
-    found = _found(market.tape, numbers, min(limit, LIMIT), shift)
-    if shift:
-        return answer([_aggregate(trade, price, size, shift) for trade in found])
-    return answer([_trade(trade, market.instrument, price, size) for trade in found])
+    shift = venue.first_id - venue.first_id // 2
+    return answer([_aggregate(one, price, size, shift) for one in _found(market.tape, numbers, limit, shift)])
 
 
 def _found(tape: Tape, asked: dict[str, int | None], limit: int, shift: int) -> list[Trade]:
-    """Ascending: from an id, or of a time, or the newest."""
+    """Ascending: from an id, or (aggregates only, which have a shift) of a time, or the newest."""
+    limit = min(limit, LIMIT)
     if (first_id := asked.get("fromId")) is not None:
         first = tape.place(first_id + shift)
         return tape.between(first, first + limit)

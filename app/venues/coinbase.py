@@ -32,7 +32,8 @@ from app.venues.dialect import (
 )
 from app.venues.figures import pairs, rfc3339
 from app.venues.instruments import Instrument, listing
-from app.venues.market import BID, Market, Step, Trade
+from app.venues.market import BID, Market, Step
+from app.venues.tape import Trade
 
 CHANNELS = ("level2_batch", "matches", "heartbeat")
 #: Channels that have needed a login since 2023.

@@ -66,11 +66,12 @@ class Dribble(Detour):
 
     async def _dribble(self, data: bytes) -> None:
         try:
-            for byte in data:
+            for place in range(len(data)):
+                if place:
+                    await asyncio.sleep(self.byte_s)
                 if self.real.is_closing():
                     return
-                self.real.write(bytes([byte]))
-                await asyncio.sleep(self.byte_s)
+                self.real.write(data[place : place + 1])
         finally:
             self.end()
 

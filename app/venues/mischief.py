@@ -1,4 +1,4 @@
-"""The rules that stand, and where they take hold: frames, steps of a market, the clock. Requests are in `gate`.
+"""The rules that stand, and what they do to frames. What they do to markets is in `weather`, to requests in `gate`.
 
 While no rule stands, every hook here is unset and the exchanges run as if this module were not there.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ from app.venues.floor import Floor
 from app.venues.rules import Rule
 from app.venues.sent import Sent
 from app.venues.spoiled import KINDS, spoil
+from app.venues.weather import Weather
 
 #: What can be done at once, to connections that are there.
 AT_ONCE = ("half-open", "cut", "close", "planned-cut", "oversized", "bomb", "reset")
@@ -50,14 +51,13 @@ class Mischief:
         patience: float = 1,
     ) -> None:
         self.venues, self.floor, self.sent, self.now_us, self.seed = venues, floor, sent, now_us, seed
-        self.patience = patience
         self.rules: list[Rule] = []
         self._number = 0
         self._frames: list[Rule] = []
         self._told: set[tuple[object, ...]] = set()
         self._held: dict[tuple[Connection, str, str], list[Held]] = {}
-        self._silent: list[Connection] = []
-        self._rewire()
+        self._weather = Weather(self, patience)
+        self._weather.rewire()
 
     def add(self, faults: list[Fault]) -> list[Rule]:
         """From now on, these faults too."""
@@ -93,14 +93,7 @@ class Mischief:
         rule, now_us, done = self._rule(fault), self.now_us(), []
         rule.count = fault.limits.get("count", 0)
         if fault.name == "reset":
-            for venue in self.venues.values():
-                for symbol in self.floor.running(venue.name):
-                    if rule.awake(now_us) and rule.fits(venue.name, symbol) and self._resettable(venue, symbol):
-                        rule.struck += 1
-                        for topic, frames in self._reset(rule, venue, symbol, now_us):
-                            self.floor.publish(venue.name, topic, frames)
-                        done.append({"venue": venue.name, "symbol": symbol})
-            return done
+            return self._weather.reset_now(rule)
         for connection in sorted(self.floor.connections, key=lambda one: one.number):
             there = rule.fits(connection.venue.name, connection=connection.number) and self._about(connection, rule)
             if there and rule.awake(now_us) and not connection.ended:
@@ -138,6 +131,8 @@ class Mischief:
         about = (rule.number, venue, connection, *facts.values())
         if about not in self._told:
             self._told.add(about)
+            if rule.fault.kind.place != "frame":
+                rule.struck += 1
             self.tell(rule, venue, connection, facts)
 
     def _rule(self, fault: Fault) -> Rule:
@@ -148,10 +143,7 @@ class Mischief:
         self._frames = [rule for rule in self.rules if rule.fault.kind.place == "frame"]
         for connection in self.floor.connections:
             self.admit(connection)
-        self.floor.tempo = self._tempo if self.of("skew", "burst") else None
-        self.floor.upset = self._upset if self.of("reset") else None
-        self.floor.tick = self._tick if self._silent or self.of("heartbeat", "max-age") else None
-        self._tick(self.now_us())
+        self._weather.rewire()
 
     def _tamper(self, connection: Connection, frame: Frame) -> None:
         """In place of a connection's outbox: what becomes of this frame."""
@@ -247,8 +239,7 @@ class Mischief:
             tricks.cut(connection, rule.params["how"])
             return
         tricks.half_open(connection)
-        self._silent.append(connection)
-        self.floor.tick = self._tick
+        self._weather.watch(connection)
 
     def _spoil(self, rule: Rule, connection: Connection, frame: Frame, facts: dict[str, Any]) -> None:
         random = rule.random(f"{connection.number}:{facts['symbol']}:{facts['feed']}:payload")
@@ -271,58 +262,7 @@ class Mischief:
         if left := [one for one in waiting if one.after]:
             self._held[key] = left
 
-    def _tempo(self, venue: str, symbol: str) -> tuple[float, int]:
-        now_us, factor, skew_us = self.now_us(), 1.0, 0
-        for rule in self.of("skew", "burst"):
-            if rule.awake(now_us) and rule.fits(venue, symbol):
-                self.tell_once(rule, venue, None, {"symbol": symbol} | rule.params)
-                factor *= rule.params.get("factor", 1)
-                skew_us += rule.params.get("ms", 0) * 1000
-        return factor, skew_us
-
-    def _upset(self, venue: Venue, symbol: str, now_us: int) -> Iterator[tuple[str, list[Frame]]]:
-        for rule in self.of("reset"):
-            may = rule.awake(self.now_us()) and rule.fits(venue.name, symbol) and self._resettable(venue, symbol)
-            if may and rule.strikes(f"{venue.name}:{symbol}"):
-                yield from self._reset(rule, venue, symbol, now_us)
-
-    def _resettable(self, venue: Venue, symbol: str) -> bool:
-        return any(topic.restarts for topic in self.floor.topics(venue.name, symbol))
-
-    def _reset(self, rule: Rule, venue: Venue, symbol: str, now_us: int) -> Iterator[tuple[str, list[Frame]]]:
-        for topic in self.floor.topics(venue.name, symbol):
-            if topic.restarts:
-                self.tell(rule, venue.name, None, {"symbol": symbol, "feed": topic.feed, "topic": topic.name})
-                yield topic.name, topic.restarted(now_us)
-
     @staticmethod
     def _about(connection: Connection, rule: Rule) -> bool:
         """Whether the connection is subscribed to the rule's symbol, if it has one."""
         return rule.symbol is None or any(rule.symbol in topic.lower() for topic in connection.session.topics)
-
-    def _tick(self, now_us: int) -> None:
-        """What depends on the time alone."""
-        beats = [rule for rule in self.of("heartbeat") if rule.awake(now_us)]
-        for venue in self.venues.values():
-            fitting = [rule for rule in beats if rule.fits(venue.name)]
-            venue.patience = self.patience
-            venue.strict = any(rule.params["strict"] == "yes" for rule in fitting)
-            for rule in fitting:
-                venue.patience *= rule.params["scale"]
-                self.tell_once(rule, venue.name, None, rule.params)
-        for rule in self.of("max-age"):
-            for connection in self.floor.connections:
-                self._age(rule, connection, now_us)
-        for connection in self._silent[:]:
-            if tricks.left(connection):
-                self._silent.remove(connection)
-                connection.socket.transport.abort()
-
-    def _age(self, rule: Rule, connection: Connection, now_us: int) -> None:
-        old = now_us - connection.session.opened_us >= rule.params["age_s"] * 1e6
-        fits = rule.fits(connection.venue.name, connection=connection.number) and not connection.ended
-        if old and fits and rule.awake(now_us) and (rule.number, connection) not in self._told:
-            self._told.add((rule.number, connection))
-            rule.struck += 1
-            code = rule.params["code"]
-            self._then(rule, connection, {"code": code}, partial(tricks.close, connection, code, "too old"))

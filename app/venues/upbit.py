@@ -33,7 +33,8 @@ from app.venues.dialect import (
 )
 from app.venues.figures import number
 from app.venues.instruments import Instrument, listing
-from app.venues.market import Market, Step, Trade
+from app.venues.market import Market, Step
+from app.venues.tape import Trade
 
 DEPTHS = ("1", "5", "15", "30")
 IDLE_US = 120_000_000

@@ -20,7 +20,7 @@ from app.model import TRADE
 from app.pipeline import flush as flushing
 from app.store import engine
 from tests.chaos.content import HOUR_US, T0_US, Connection, Content, Held, first_hour, held, numbers, second_hour
-from tests.support.crash import Nursery
+from tests.support.crash import Nursery, Outcome, places
 from tests.support.redis_process import RedisProcess
 from tests.support.rig import Rig
 
@@ -56,14 +56,17 @@ def _killed_at_every_boundary(
     *,
     effects: bool = True,
 ) -> list[str]:
-    """Kill at the 1st, 2nd, 3rd, ... boundary of a run, each time afresh, run again, check; until a run passes unkilled.
-    Returns the boundaries of that last run."""
-    number = 0
-    while True:
-        number += 1
+    """Kill a run at one boundary after the other, each time afresh; run again; check. Returns the boundaries of a run."""
+
+    def attempt(number: int, kill_at: int | None) -> tuple[Rig, Outcome]:
         rig = attempts(number)
-        outcome = nursery.run("flush", rig.path, kill_at=number, effects=effects, claim_batches=CLAIM_BATCHES, **run)
-        assert len(outcome.passed) == number if outcome.was_killed else not outcome.signal
+        options = {"claim_batches": CLAIM_BATCHES, **run}
+        return rig, nursery.run("flush", rig.path, kill_at=kill_at, effects=effects, **options)
+
+    whole = attempt(0, None)[1].passed
+    for number in places(whole) if effects else range(1, len(whole) + 2):
+        rig, outcome = attempt(number, number)
+        assert (outcome.was_killed, outcome.passed) == (number <= len(whole), whole[:number])
         if outcome.was_killed:
             _finish(nursery, rig, again)
         try:
@@ -71,8 +74,7 @@ def _killed_at_every_boundary(
         except AssertionError as error:
             error.add_note(f"killed at boundary {number}: {outcome.passed[-3:]}")
             raise
-        if not outcome.was_killed:
-            return outcome.passed
+    return whole
 
 
 def _finish(nursery: Nursery, rig: Rig, again: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """What every registered exchange promises (app/exchanges/base.py), asked of each with its own frames.
 
-A new exchange is under this suite by its line in the registry and its frames in `tests/fixtures/frames/<name>/`.
+A new exchange is under this suite by its line in the registry and its frames in `tests/fixtures/frames/<name>/`, another
+source of one by its line and its frames in `<name>_<source>/`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import FrameRejected, InvalidSymbol
-from app.exchanges import EXCHANGES
+from app.exchanges import EXCHANGES, SOURCES
 from app.exchanges.base import Decoded, Decoder, Exchange, Subscription
 from app.model import ORDERBOOK, TRADE
 from tests.unit.exchanges.golden import channels, events, frames, golden, subscription
@@ -27,10 +28,24 @@ SUBSCRIBED_WITHIN_S = 30
 #: Largest client message, in bytes: the least that any of the venues is known to take (Binance).
 REQUEST_BYTES = 4096
 
-each_exchange = pytest.mark.parametrize("exchange", EXCHANGES.values(), ids=EXCHANGES)
+
+def named(name: str, exchange: Exchange) -> Exchange:
+    """`exchange` under the name of the folder that has its frames."""
+    found = type(type(exchange).__name__, (type(exchange),), {"name": name})()
+    assert isinstance(found, Exchange)
+    return found
+
+
+#: Every source of every exchange, by the folder of its frames.
+SUITE: dict[str, Exchange] = {
+    **EXCHANGES,
+    **{f"{n}_{s}": named(f"{n}_{s}", found) for (n, s), found in SOURCES.items() if found is not EXCHANGES[n]},
+}
+
+each_exchange = pytest.mark.parametrize("exchange", SUITE.values(), ids=SUITE)
 each_channel = pytest.mark.parametrize(
     ("exchange", "channel"),
-    [pytest.param(e, channel, id=f"{e.name}-{channel}") for e in EXCHANGES.values() for channel in channels(e)],
+    [pytest.param(e, channel, id=f"{e.name}-{channel}") for e in SUITE.values() for channel in channels(e)],
 )
 
 json_values = st.recursive(
@@ -70,7 +85,7 @@ def checked_events(decoder: Decoder, asked: Subscription, frame: str) -> list[De
 
 @each_exchange
 def test_an_exchange_is_registered_under_its_name_with_frames_for_its_defaults(exchange: Exchange) -> None:
-    assert EXCHANGES[exchange.name] is exchange
+    assert SUITE[exchange.name] is exchange
     assert SAFE_NAME.fullmatch(exchange.name)
     assert {exchange.orderbook_channels[0], exchange.trade_channels[0]} <= set(channels(exchange))
     assert not set(exchange.orderbook_channels) & set(exchange.trade_channels)

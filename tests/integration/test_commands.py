@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from click.testing import CliRunner
@@ -16,11 +15,10 @@ from click.testing import CliRunner
 from app.cli import collector
 from app.codec import BatchCodec
 from app.model import EpochEnd, Range
-from tests.support import s3_servers
 from tests.support.batches import STREAM, batch, event
-from tests.support.path import archived, segment_files
+from tests.support.path import archived, finish, segment_files
 from tests.support.redis_process import RedisProcess
-from tests.support.rig import CHECKOUT, Rig
+from tests.support.rig import Rig
 
 PASSWORD = "pa55-never-shown"  # noqa: S105
 
@@ -32,6 +30,29 @@ def push(rig: Rig, first: int = 1, count: int = 3) -> None:
     codec = BatchCodec()
     events = [event(n, str(first + n - 1)) for n in range(1, count + 1)]
     assert rig.wiring().buffer.push(STREAM, codec.encode(batch(1, events, epoch=epoch, end=end)))
+
+
+class Called(NamedTuple):
+    """What a command answered."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def call(rig: Rig, *arguments: str, given: str = "", **environ: str) -> Called:
+    """A command in this process: the same code as a process runs, without the second that one takes to start."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        answer = CliRunner().invoke(
+            collector, list(arguments), input=given, env={"CONFIG_PATH": str(rig.path), **environ}
+        )
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+    assert answer.exception is None or isinstance(answer.exception, SystemExit), answer.exception
+    return Called(answer.exit_code, answer.stdout, answer.stderr)
 
 
 def trades(rig: Rig) -> list[str]:
@@ -65,7 +86,7 @@ def test_the_command_line_lists_every_command_and_its_version(rig: Rig) -> None:
 
 
 def test_check_passes_good_settings_and_shows_each_with_its_origin(recorder: Rig) -> None:
-    done = recorder.collector("check", "--json", COLLECTOR_COLLECTOR__BATCH_INTERVAL_SECS="7")
+    done = call(recorder, "check", "--json", COLLECTOR_COLLECTOR__BATCH_INTERVAL_SECS="7")
     answer = json.loads(done.stdout)
     assert (done.returncode, answer["faults"]) == (0, [])
     settings = answer["settings"]
@@ -82,19 +103,16 @@ def test_check_lists_everything_that_is_missing_at_once(own_redis: RedisProcess,
     rig = Rig(tmp_path, own_redis.url)
     own_redis.client().config_set("maxmemory-policy", "allkeys-lru")
     (tmp_path / "file").write_text("in the way")
-    with s3_servers.moto() as server:
-        server.client()
-        rig.write(
-            {"binance": ["btcusdt"]},
-            archive={"dir": str(tmp_path / "file" / "archive")},
-            spool={"dir": str(tmp_path / "file" / "spool")},
-            aws={"bucket": "there-is-none", "region": "us-east-1", "endpoint_url": server.url},
-        )
-        keys = {"AWS_ACCESS_KEY": "AKIDNEVERSHOWN", "AWS_SECRET_KEY": PASSWORD}
-        done = rig.collector("check", **keys)
+    rig.write(
+        {"binance": ["btcusdt"]},
+        archive={"dir": str(tmp_path / "file" / "archive")},
+        spool={"dir": str(tmp_path / "file" / "spool")},
+        aws={"bucket": "out-of-reach", "region": "us-east-1", "endpoint_url": "http://127.0.0.1:1"},
+    )
+    done = rig.collector("check", AWS_ACCESS_KEY="AKIDNEVERSHOWN", AWS_SECRET_KEY=PASSWORD)
     faults = [line for line in done.stdout.splitlines() if line.startswith("fault: ")]
     assert done.returncode == 2
-    for words in ("maxmemory-policy is allkeys-lru", "[archive] dir", "[spool] dir", "there-is-none"):
+    for words in ("maxmemory-policy is allkeys-lru", "[archive] dir", "[spool] dir", "out-of-reach"):
         assert len([fault for fault in faults if words in fault]) == 1, (words, faults)
     assert f"{len(faults)} faults" in done.stdout.splitlines()[-1]
     assert PASSWORD not in done.stdout + done.stderr
@@ -104,14 +122,12 @@ def test_check_lists_everything_that_is_missing_at_once(own_redis: RedisProcess,
 
 def test_check_names_an_unreachable_redis_and_missing_credentials_without_showing_secrets(tmp_path: Path) -> None:
     rig = Rig(tmp_path, f"redis://:{PASSWORD}@127.0.0.1:1/0")
-    with s3_servers.moto() as server:
-        server.client().create_bucket(Bucket="market-data")
-        rig.write(
-            {"binance": ["btcusdt"]},
-            aws={"bucket": "market-data", "region": "us-east-1", "endpoint_url": server.url},
-        )
-        nothing = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/dev/null", "HOME": str(tmp_path)}
-        done = rig.collector("check", AWS_SHARED_CREDENTIALS_FILE="/dev/null", **nothing)
+    rig.write(
+        {"binance": ["btcusdt"]},
+        aws={"bucket": "market-data", "region": "us-east-1", "endpoint_url": "http://127.0.0.1:1"},
+    )
+    nothing = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/dev/null", "HOME": str(tmp_path)}
+    done = rig.collector("check", AWS_SHARED_CREDENTIALS_FILE="/dev/null", **nothing)
     faults = [line for line in done.stdout.splitlines() if line.startswith("fault: ")]
     assert done.returncode == 2
     assert [fault.split(":")[1].strip() for fault in faults] == ["Redis", "store"]
@@ -126,10 +142,7 @@ def test_faults_of_the_settings_are_one_line_each_and_no_traceback(rig: Rig) -> 
         '[storage]\nmode = "s3"\nsegment_secs = 1\n[collector]\nbatch_interval = 5\n'
         '[[markets]]\nexchange = "kraken"\nsymbols = ["XBTUSD"]\n'
     )
-    commands = (("check",), ("flush",), ("web", "--port", "1"))
-    with ThreadPoolExecutor(2) as both:
-        done = list(both.map(lambda arguments: rig.collector(*arguments), commands))
-    for process in done:
+    for process in (call(rig, "flush"), call(rig, "web", "--port", "1"), rig.collector("check")):
         lines = process.stderr.splitlines()
         assert (process.returncode, process.stdout) == (2, "")
         assert all(line.startswith("error: ") for line in lines), lines
@@ -138,7 +151,7 @@ def test_faults_of_the_settings_are_one_line_each_and_no_traceback(rig: Rig) -> 
 
 
 def test_an_unknown_exchange_is_one_line_that_says_which_there_are(rig: Rig) -> None:
-    rig.write({"kraken": ["XBTUSD"]})
+    rig.path.write_text('[[markets]]\nexchange = "kraken"\nsymbols = ["XBTUSD"]\n')
     done = rig.collector("check")
     (line,) = done.stderr.splitlines()
     assert (done.returncode, done.stdout) == (2, "")
@@ -152,11 +165,11 @@ def test_an_unknown_exchange_is_one_line_that_says_which_there_are(rig: Rig) -> 
 
 def test_flush_then_archive_final_leave_objects_and_no_segment(recorder: Rig) -> None:
     push(recorder)
-    done = recorder.collector("flush")
+    done = call(recorder, "flush")
     report = json.loads(done.stdout)
     assert (done.returncode, report["stored"], report["batches"], report["failed"]) == (0, 3, 1, {})
     push(recorder, 100, 2)
-    done = recorder.collector("archive")
+    done = call(recorder, "archive")
     assert (done.returncode, json.loads(done.stdout)["objects"]) == (0, 0)
     assert segment_files(recorder.wiring()) != []
 
@@ -178,7 +191,7 @@ def test_flush_final_drains_the_spool_and_seals(recorder: Rig) -> None:
     assert spool.lock()
     spool.append(BatchCodec().encode(batch(1, [event(1)])))
     spool.close()
-    done = recorder.collector("flush", "--final")
+    done = call(recorder, "flush", "--final")
     report = json.loads(done.stdout)
     assert (done.returncode, report["stored"], report["spools_empty"], report["sealed"]) == (0, 1, True, [1])
     assert [entry.state for entry in recorder.wiring().ledger.segments()] == ["sealed"]
@@ -187,12 +200,12 @@ def test_flush_final_drains_the_spool_and_seals(recorder: Rig) -> None:
 def test_flush_says_that_another_one_is_going_on(recorder: Rig) -> None:
     lease = recorder.wiring().lease("lock:flush", 30)
     assert lease.acquire()
-    done = recorder.collector("flush")
+    done = call(recorder, "flush")
     assert (done.returncode, json.loads(done.stdout)) == (1, {"skipped": "another run is going on"})
 
 
 def test_a_station_without_redis_is_one_line(recorder: Rig) -> None:
-    done = recorder.collector("flush", COLLECTOR_REDIS__URL=f"redis://:{PASSWORD}@127.0.0.1:1/0")
+    done = call(recorder, "flush", COLLECTOR_REDIS__URL=f"redis://:{PASSWORD}@127.0.0.1:1/0")
     (line,) = done.stderr.splitlines()
     assert (done.returncode, done.stdout) == (2, "")
     assert line.startswith("error: Redis: ")
@@ -201,8 +214,8 @@ def test_a_station_without_redis_is_one_line(recorder: Rig) -> None:
 
 def test_another_data_directory_may_not_flush_the_same_redis(recorder: Rig, tmp_path: Path) -> None:
     push(recorder)
-    assert recorder.collector("flush").returncode == 0
-    done = recorder.collector("flush", COLLECTOR_DATABASE__PATH=str(tmp_path / "elsewhere" / "collector.db"))
+    assert call(recorder, "flush").returncode == 0
+    done = call(recorder, "flush", COLLECTOR_DATABASE__PATH=str(tmp_path / "elsewhere" / "collector.db"))
     (line,) = done.stderr.splitlines()
     assert (done.returncode, done.stdout) == (2, "")
     assert str(recorder.directory / "data" / "collector.db") in line
@@ -211,10 +224,8 @@ def test_another_data_directory_may_not_flush_the_same_redis(recorder: Rig, tmp_
 @pytest.fixture
 def archive(recorder: Rig) -> Iterator[Rig]:
     """A rig with three archived objects of one trade each."""
-    from tests.support.path import finish
-
     for symbol in ("aausdt", "bbusdt", "ccusdt"):
-        element = BatchCodec().encode(batch(1, [event(1, symbol=symbol)], epoch=symbol.ljust(32, "0")))
+        element = BatchCodec().encode(batch(1, [event(1, symbol=symbol)], epoch=symbol.encode().hex().ljust(32, "0")))
         assert recorder.wiring().buffer.push(STREAM, element)
     finish(recorder.wiring())
     yield recorder
@@ -231,10 +242,9 @@ def test_verify_names_each_object_that_is_not_what_it_was(archive: Rig) -> None:
     (manifest,) = [path for path in bare.parent.iterdir() if path.suffix == ".json"]
     manifest.unlink()
 
-    with ThreadPoolExecutor(3) as all_three:
-        plain, as_json, narrowed = all_three.map(
-            lambda arguments: archive.collector("verify", *arguments), ((), ("--json",), ("binance/aausdt/",))
-        )
+    plain, as_json, narrowed = (
+        call(archive, "verify", *arguments) for arguments in ((), ("--json",), ("binance/aausdt/",))
+    )
     keys = [str(path.relative_to(root)) for path in (flipped, gone, bare)]
     assert (plain.returncode, as_json.returncode, narrowed.returncode) == (1, 1, 1)
     faults = {fault["key"]: fault["fault"] for fault in json.loads(as_json.stdout)["faults"]}
@@ -255,16 +265,15 @@ def test_verify_names_each_object_that_is_not_what_it_was(archive: Rig) -> None:
 
 def test_db_answers_statements_over_all_segments_and_prints_paths(recorder: Rig) -> None:
     push(recorder)
-    assert recorder.collector("flush", "--final").returncode == 0
+    assert call(recorder, "flush", "--final").returncode == 0
     push(recorder, 100, 2)
-    assert recorder.collector("flush").returncode == 0
+    assert call(recorder, "flush").returncode == 0
     sql = "select segment, symbol, count(*) from trades group by 1, 2"
     calls: tuple[tuple[str, ...], ...] = (
         ("--sql", sql), ("--paths",), ("--sql", "selec 1"), ("--sql", "delete from segment1.trades"),
         ("--sql", "select count(*) from ledger.segments"),
     )  # fmt: skip
-    with ThreadPoolExecutor(2) as both:
-        told, paths, wrong, deleted, ledger = both.map(lambda arguments: recorder.collector("db", *arguments), calls)
+    told, paths, wrong, deleted, ledger = (call(recorder, "db", *arguments) for arguments in calls)
     assert (told.returncode, told.stdout) == (0, "1\tbtcusdt\t3\n2\tbtcusdt\t2\n")
     assert (paths.returncode, sorted(map(Path, paths.stdout.splitlines()))) == (
         0,
@@ -277,10 +286,7 @@ def test_db_answers_statements_over_all_segments_and_prints_paths(recorder: Rig)
     assert (ledger.returncode, ledger.stdout) == (0, "2\n")
 
     statements = "select exchange_sequence_id\n  from trades order by id;\nselec 2;\nselect 7;\n.quit\nselect 8;\n"
-    shell = subprocess.run(
-        [sys.executable, "-m", "app", "db"], cwd=CHECKOUT, env=recorder.environ, input=statements, text=True,
-        capture_output=True, timeout=60, check=False,
-    )  # fmt: skip
+    shell = call(recorder, "db", given=statements)
     said = shell.stdout.replace("sqlite> ", "").replace("   ...> ", "").split("\n")
     assert shell.returncode == 0
     assert sorted(line for line in said if line.isdigit()) == sorted(["1", "2", "3", "100", "101", "7"])
@@ -289,7 +295,7 @@ def test_db_answers_statements_over_all_segments_and_prints_paths(recorder: Rig)
 
 
 def test_status_shows_a_stream_that_nobody_runs_as_down(recorder: Rig) -> None:
-    done = recorder.collector("status", "--json")
+    done = call(recorder, "status", "--json")
     answer: dict[str, Any] = json.loads(done.stdout)
     assert (done.returncode, answer["total"], answer["bad"]) == (1, 2, 2)
     assert {(row["symbol"], row["feed"], row["state"]) for row in answer["feeds"]} == {

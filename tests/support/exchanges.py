@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import msgspec
+import websocket
 
 from app.launch.environment import clean
 from tests.support.rig import CHECKOUT
@@ -56,6 +57,45 @@ class ExchangeProcess:
     def status(self) -> dict[str, Any]:
         answer: dict[str, Any] = httpx.get(f"{self._told['control']}/status", timeout=30, trust_env=False).json()
         return answer
+
+    def connect(self, venue: str, **options: Any) -> websocket.WebSocket:
+        """A plain client of a venue."""
+        url = self.venues[venue]["ws_url"] + ("/stream" if venue == "binance" else "")
+        options = {"suppress_origin": True, "skip_utf8_validation": True, "timeout": 10} | options
+        return websocket.create_connection(url, **options)
+
+    def let(self, *faults: str | dict[str, Any]) -> list[dict[str, Any]]:
+        """From now on these faults strike: `"lose,venue=okx"`, or an object. Returns the rules that stand."""
+        return self._faulty("POST", "faults", faults)["rules"]  # type: ignore[no-any-return]
+
+    def do(self, fault: str | dict[str, Any]) -> list[dict[str, Any]]:
+        """This fault strikes at once. Returns where."""
+        return self._faulty("POST", "do", (fault,))["done"]  # type: ignore[no-any-return]
+
+    def faults(self) -> list[dict[str, Any]]:
+        """The rules that stand and what each has done."""
+        return self._faulty("GET", "faults", ())["rules"]  # type: ignore[no-any-return]
+
+    def heal(self) -> None:
+        """No fault strikes any more."""
+        self._faulty("DELETE", "faults", ())
+
+    def _faulty(self, method: str, word: str, faults: tuple[str | dict[str, Any], ...]) -> dict[str, Any]:
+        answered: dict[str, Any] = {}
+        for body in faults or (None,):
+            content = body if isinstance(body, str | None) else msgspec.json.encode(body)
+            response = httpx.request(
+                method, f"{self._told['control']}/{word}", content=content, timeout=30, trust_env=False
+            )
+            if response.status_code != 200:
+                raise ValueError(response.json()["error"])
+            answered = response.json()
+        return answered
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Every line of the sent file so far; a line half written is left out."""
+        whole, _, _ = self.sent_file.read_bytes().rpartition(b"\n")
+        return [msgspec.json.decode(line) for line in whole.splitlines()]
 
     def sent(self) -> list[dict[str, Any]]:
         """The events it says it sent."""

@@ -20,7 +20,7 @@ from app.codec import (
     header,
     identity,
 )
-from app.model import Batch, EpochEnd, Event, Gap, Loss, Quarantined, Range
+from app.model import Batch, EpochEnd, Event, Gap, Loss, Quarantined, Range, runs
 from tests.support.batches import EPOCH, batch, event, undecoded
 
 CODEC = BatchCodec()
@@ -37,8 +37,10 @@ batches = st.builds(
     epoch=st.binary(min_size=16, max_size=16).map(bytes.hex),
     number=number,
     opened_us=int64,
-    ranges=st.lists(ranges, max_size=3).map(tuple),
-    events=st.lists(st.builds(Event, text, text, number, text, int64, st.none() | int64, text), max_size=5).map(tuple),
+    events=st.lists(
+        st.builds(Event, text, st.sampled_from(["orderbook", "trade"]), number, text, int64, st.none() | int64, text),
+        max_size=5,
+    ).map(tuple),
     quarantined=st.lists(
         st.builds(Quarantined, text, text, number, int64, text, st.binary(max_size=40)), max_size=3
     ).map(tuple),
@@ -49,7 +51,12 @@ batches = st.builds(
         st.builds(Gap, text, text, number, text, text, st.none() | number, int64, int64, text), max_size=3
     ).map(tuple),
     end=st.none() | st.builds(EpochEnd, int64, text, st.lists(ranges, max_size=3).map(tuple)),
-)
+).map(lambda batch: msgspec.structs.replace(batch, ranges=ranges_of(batch)))
+
+
+def ranges_of(batch: Batch) -> tuple[Range, ...]:
+    """The ranges that a batch of these units has."""
+    return tuple(runs((unit.symbol, unit.feed, unit.number) for unit in (*batch.events, *batch.quarantined)))
 
 
 def element(packed: bytes, *, magic: bytes = b"C", version: int = 1, compressor: object = None) -> bytes:
@@ -62,6 +69,30 @@ def element(packed: bytes, *, magic: bytes = b"C", version: int = 1, compressor:
 @settings(deadline=None)
 def test_a_batch_comes_back_as_it_went(original: Batch) -> None:
     assert CODEC.decode(CODEC.encode(original)) == original
+
+
+def test_a_batch_whose_ranges_are_not_those_of_its_events_is_refused() -> None:
+    honest = batch(1, [event(1), event(2)])
+    for wrong in (
+        msgspec.structs.replace(honest, ranges=()),
+        msgspec.structs.replace(honest, events=honest.events[:1]),
+        msgspec.structs.replace(honest, events=(), ranges=honest.ranges),
+    ):
+        with pytest.raises(ElementRejected, match="its ranges are not those of its events"):
+            CODEC.decode(CODEC.encode(wrong))
+
+
+def test_a_batch_with_a_feed_of_another_world_is_refused() -> None:
+    strange = Event("btcusdt", "funding", 1, "1", 1, None, "{}")
+    with pytest.raises(ElementRejected, match="a feed other than"):
+        CODEC.decode(CODEC.encode(batch(1, [strange])))
+
+
+def test_a_flipped_bit_is_seen() -> None:
+    packed = bytearray(CODEC.encode(batch(1, [event(1)])))
+    packed[-1] ^= 1
+    with pytest.raises(ElementRejected):
+        CODEC.decode(bytes(packed))
 
 
 @given(batches)

@@ -1,0 +1,246 @@
+"""A stream's process dies: another one takes over, what waited on the disk is delivered, and of what was received only the
+end that had not left the process is missing."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.buffer.spool import read_records
+from app.config import Settings
+from app.objects import parquet
+from app.pipeline.supervise import dispatch
+from app.wiring import Wiring
+from tests.chaos.content import Held, NumberRange, held, numbers
+from tests.support.crash import Nursery, celery_workers, dispatcher
+from tests.support.exchanges import ExchangeProcess
+from tests.support.path import finish, until
+from tests.support.redis_process import RedisProcess
+from tests.support.rig import MARKETS, Rig
+
+STREAM = "binance-0-orderbook.trade"
+ONE_MARKET = {"binance": ["btcusdt", "ethusdt"]}
+LEASE_SECS = 3
+#: symbol, data type
+Feed = tuple[str, str]
+
+
+def _settings(rig: Rig, exchange: ExchangeProcess, markets: dict[str, list[str]]) -> Settings:
+    return rig.write(markets, exchange.venues, buffer={"lease_secs": LEASE_SECS})
+
+
+def _events(wiring: Wiring) -> int:
+    return sum(depth.events for depth in wiring.buffer.depths())
+
+
+def _archived_by_epoch(wiring: Wiring) -> dict[str, dict[Feed, list[str]]]:
+    """epoch -> feed -> texts in the order they were stored."""
+    found: dict[str, dict[Feed, list[str]]] = {}
+    for entry in wiring.ledger.objects():
+        with wiring.store.open(entry.key) as file:
+            for chunk in parquet.read(file):
+                for *_, data, epoch in chunk:
+                    found.setdefault(epoch, {}).setdefault((entry.symbol, entry.data_type), []).append(data)
+    return found
+
+
+def _sent_by_connection(exchange: ExchangeProcess, venue: str) -> list[dict[Feed, list[str]]]:
+    """Of each connection in turn: feed -> texts in the order they were sent."""
+    connections: dict[int, dict[Feed, list[str]]] = {}
+    for line in exchange.sent():
+        if line["venue"] == venue:
+            feeds = connections.setdefault(line["connection"], {})
+            feeds.setdefault((line["symbol"], line["feed"]), []).append(line["data"])
+    return [connections[number] for number in sorted(connections)]
+
+
+def _epochs(found: Held, stream: str = STREAM) -> list[tuple[str, Any]]:
+    """(epoch, reason of its end) of a stream, oldest first."""
+    return [(epoch, told[3]) for epoch, told in found.epochs.items() if told[0] == stream]
+
+
+def _assert_only_the_end_is_missing(wiring: Wiring, exchange: ExchangeProcess, first: str, second: str) -> None:
+    """Of the killed connection a beginning of each feed is archived; of the next one everything."""
+    archived = _archived_by_epoch(wiring)
+    before, after = _sent_by_connection(exchange, "binance")
+    assert archived.keys() == {first, second}
+    for feed, texts in archived[first].items():
+        assert texts == before[feed][: len(texts)]
+    assert archived[second] == after
+
+
+def _finished(nursery: Nursery, rig: Rig, exchange: ExchangeProcess, wanted: int) -> None:
+    """Another process takes the stream, reads `wanted` more events, and is stopped when nothing more is sent."""
+    wiring = rig.wiring()
+    before = _events(wiring)
+    taken = nursery.start("collect", rig.path, stream=STREAM)
+    until(lambda: _events(wiring) >= before + wanted, "the next process reads and delivers")
+    exchange.halt()
+    taken.signal(signal.SIGTERM)
+    assert taken.wait().result == "stop"
+
+
+def test_a_process_killed_before_a_push_loses_what_was_in_its_hand_and_the_next_waits_for_the_lease(
+    nursery: Nursery, rig: Rig, exchange_server: Callable[..., ExchangeProcess]
+) -> None:
+    exchange = exchange_server(rate=20)
+    _settings(rig, exchange, ONE_MARKET)
+    killed = nursery.start("collect", rig.path, stream=STREAM, effects=True, prefix="effect.push", kill_at=8)
+    assert killed.wait().was_killed
+    wiring = rig.wiring()
+    pushed = _numbers_in_redis(wiring)
+    assert nursery.run("collect", rig.path, stream=STREAM).result == "leased elsewhere"
+    until(lambda: not wiring.board.leased([STREAM]), "the lease of the dead runs out", 2 * LEASE_SECS)
+    _finished(nursery, rig, exchange, 20)
+    finish(wiring)
+    found = held(rig)
+    (first, no_reason), (second, reason) = sorted(_epochs(found), key=lambda e: e[1] or "")
+    assert (no_reason, reason) == (None, "stop")
+    assert _numbers_of(found, first) == pushed
+    _assert_only_the_end_is_missing(wiring, exchange, first, second)
+    assert found.replays == 0
+
+
+def _numbers_in_redis(wiring: Wiring) -> dict[tuple[str, str, str], set[int]]:
+    return _united(r for e in wiring.buffer.head(STREAM, 10**6, 2**30) for r in numbers(e))
+
+
+def _united(ranges: Any) -> dict[tuple[str, str, str], set[int]]:
+    found: dict[tuple[str, str, str], set[int]] = {}
+    r: NumberRange
+    for r in ranges:
+        found.setdefault(r[:3], set()).update(range(r[3], r[4] + 1))
+    return found
+
+
+def _numbers_of(found: Held, epoch: str) -> dict[tuple[str, str, str], set[int]]:
+    return {key: fate.numbers for key, fate in found.fates.items() if key[0] == epoch}
+
+
+def test_the_spool_of_a_killed_process_is_delivered_by_the_next_one(
+    nursery: Nursery, own_redis: RedisProcess, tmp_path: Path, exchange_server: Callable[..., ExchangeProcess]
+) -> None:
+    directory = tmp_path / "rig"
+    directory.mkdir()
+    rig = Rig(directory, own_redis.url)
+    exchange = exchange_server(rate=20)
+    settings = _settings(rig, exchange, ONE_MARKET)
+    wiring = rig.wiring()
+    killed = nursery.start("collect", rig.path, stream=STREAM)
+    until(lambda: _events(wiring) >= 10, "events in Redis")
+    own_redis.freeze()
+    spool = settings.spool.dir / STREAM
+    until(lambda: len(_spooled(spool)) >= 10, "batches in the spool")
+    killed.signal(signal.SIGKILL)
+    assert killed.wait().was_killed
+    spooled = _spooled(spool)
+    own_redis.thaw()
+    until(lambda: not wiring.board.leased([STREAM]), "the lease of the dead has run out", 2 * LEASE_SECS)
+    received = _united(r for e in [*spooled, *wiring.buffer.head(STREAM, 10**6, 2**30)] for r in numbers(e))
+    _finished(nursery, rig, exchange, 20)
+    assert _spooled(spool) == []
+    finish(wiring)
+    found = held(rig)
+    (first, no_reason), (second, reason) = sorted(_epochs(found), key=lambda e: e[1] or "")
+    assert (no_reason, reason) == (None, "stop")
+    assert _numbers_of(found, first) == received
+    _assert_only_the_end_is_missing(wiring, exchange, first, second)
+
+
+def _spooled(directory: Path) -> list[bytes]:
+    """Elements that stand whole in a spool; a file may go while it is looked at."""
+    found = []
+    for path in sorted(directory.glob("*.spool")):
+        try:
+            found += [element for element, _ in read_records(path)]
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def test_a_process_stopped_while_redis_does_not_answer_leaves_everything_it_received_in_its_spool(
+    nursery: Nursery, own_redis: RedisProcess, tmp_path: Path, exchange_server: Callable[..., ExchangeProcess]
+) -> None:
+    directory = tmp_path / "rig"
+    directory.mkdir()
+    rig = Rig(directory, own_redis.url)
+    exchange = exchange_server(rate=20)
+    settings = _settings(rig, exchange, ONE_MARKET)
+    wiring = rig.wiring()
+    stopped = nursery.start("collect", rig.path, stream=STREAM)
+    until(lambda: _events(wiring) >= 10, "events in Redis")
+    own_redis.freeze()
+    until(lambda: len(_spooled(settings.spool.dir / STREAM)) >= 3, "batches in the spool")
+    exchange.halt()
+    stopped.signal(signal.SIGTERM)
+    assert stopped.wait().result == "stop"
+    own_redis.thaw()
+    finish(wiring)
+    ((epoch, reason),) = _epochs(held(rig))
+    assert reason == "stop"
+    assert _archived_by_epoch(wiring) == {epoch: _sent_by_connection(exchange, "binance")[0]}
+
+
+@pytest.mark.timeout(180)
+def test_the_streams_of_a_killed_worker_go_to_another_one_which_ends_cleanly_with_all_it_received(
+    rig: Rig, exchange_server: Callable[..., ExchangeProcess]
+) -> None:
+    exchange = exchange_server(rate=10)
+    _settings(rig, exchange, MARKETS)
+    wiring = rig.wiring()
+    names = list(wiring.streams)
+
+    def holders() -> set[int]:
+        return {int(wiring.redis.get(f"{rig.prefix}:lease:stream:{name}").split(b":")[1]) for name in leased()}
+
+    def leased() -> set[str]:
+        return wiring.board.leased(names)
+
+    def all_open() -> bool:
+        states = wiring.board.states(names)
+        return len(states) == len(names) and all(state["connection"] == "open" for state in states.values())
+
+    with celery_workers(("one", "two"), "streams,default", rig) as workers:
+        until(lambda: leased() == set(names) and all_open(), "every stream is collected", 40)
+        until(lambda: len(_events_by_stream(wiring)) == len(names), "and delivers")
+        first = next(worker for worker in workers.values() if worker.pid in holders())
+        (second,) = (worker for worker in workers.values() if worker is not first)
+        assert first.signal(signal.SIGKILL) == -signal.SIGKILL
+        # As if the fifteen seconds had gone by in which a dispatched stream is not dispatched again.
+        wiring.redis.delete(*(f"{rig.prefix}:dispatched:{name}" for name in names))
+        send = dispatcher(rig)
+        until(lambda: dispatch(wiring, 1, send) or holders() == {second.pid}, "streams without a lease are sent again")
+        until(lambda: leased() == set(names) and holders() == {second.pid} and all_open(), "the other one has them all")
+        until(lambda: _unlike(wiring, names), "and delivers")
+        exchange.halt()
+        assert second.signal(signal.SIGTERM) == 0, second.log
+    finish(wiring)
+    archived, found = _archived_by_epoch(wiring), held(rig)
+    for name in names:
+        venue = name.split("-")[0]
+        epochs = [epoch for epoch, _ in sorted(_epochs(found, name), key=lambda e: e[1] or "")]
+        reasons = sorted((reason or "" for _, reason in _epochs(found, name)), reverse=True)
+        assert reasons in (["stop"], ["stop", ""])
+        sent = _sent_by_connection(exchange, venue)
+        assert len(epochs) == len(sent)
+        last = archived[epochs[-1]]
+        earlier = {feed: set(texts) for feed, texts in archived[epochs[0]].items()} if len(epochs) == 2 else {}
+        for feed, texts in sent[-1].items():
+            # An opening may repeat what the connection before had: that is stored with the epoch before.
+            assert last.get(feed, []) == [text for text in texts if text not in earlier.get(feed, ())]
+        for feed, texts in archived[epochs[0]].items():
+            assert texts == sent[0][feed][: len(texts)]
+
+
+def _events_by_stream(wiring: Wiring) -> dict[str, int]:
+    return {depth.stream: depth.events for depth in wiring.buffer.depths() if depth.events}
+
+
+def _unlike(wiring: Wiring, names: list[str]) -> bool:
+    """Every stream says that its present connection has brought something."""
+    states = wiring.board.states(names)
+    return len(states) == len(names) and all(state["events"] > 5 for state in states.values())
