@@ -113,6 +113,7 @@ class Wiring:
 
     def flush(self) -> Flush:
         from app.pipeline.flush import Flush
+        from app.pipeline.late import LateTwins
 
         return Flush(
             self.buffer,
@@ -121,6 +122,7 @@ class Wiring:
             segment_secs=self.settings.storage.segment_secs,
             wall_us=wall_us,
             monotonic_s=monotonic_s,
+            late=LateTwins(self.ledger, self.settings.storage.segments_path, lambda: self.store),
             step=self._step,
         )
 

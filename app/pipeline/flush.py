@@ -16,10 +16,11 @@ from sqlalchemy.exc import DBAPIError
 from app import telemetry
 from app.buffer.events import EventBuffer
 from app.codec import BatchCodec, ElementRejected
-from app.errors import SegmentSealed
+from app.errors import SegmentSealed, StoreError
 from app.model import UNDECODED, Batch, Quarantined, Range
+from app.pipeline.late import LateTwins
 from app.store.engine import classify
-from app.store.insert import Counts
+from app.store.insert import Counts, Lookup
 from app.store.known import KnownRanges
 from app.store.ledger import OPEN, SEALED, SEALING, Ledger, SegmentEntry
 from app.store.segment import SealedSegment, Segment, relative_path
@@ -58,12 +59,14 @@ class Flush:
         segment_secs: int,
         wall_us: Callable[[], int],
         monotonic_s: Callable[[], float],
+        late: LateTwins | None = None,
         step: Callable[[str], None] = lambda name: None,
     ) -> None:
         self._buffer, self._ledger = buffer, ledger
         self._root = segments_root
         self._segment_us = segment_secs * 1_000_000
         self._now_us, self._now_s = wall_us, monotonic_s
+        self._late = late
         #: Called with the name of each step boundary as it is passed; tests stop the process there.
         self._step = step
         self._codec = BatchCodec()
@@ -94,6 +97,10 @@ class Flush:
                     report.failed[stream] = kind
                     pending.remove(stream)
                     known = KnownRanges()
+                except StoreError as error:  # the archive cannot be asked about late events: they wait in Redis
+                    telemetry.flush_failed(stream, "store", error)
+                    report.failed[stream] = "store"
+                    pending.remove(stream)
             if deadline_s is not None and self._now_s() - started_s > deadline_s:
                 break
         if report.batches:
@@ -124,7 +131,7 @@ class Flush:
             return False
         batches = [self._decoded(stream, element) for element in elements]
         self._load(known, {batch.epoch for batch in batches})
-        twins = previous.twins if previous is not None and _may_have_twins(batches, entry.opened_us) else None
+        twins = self._twins(batches, entry, previous)
         self._step("flush.before_commit")
         counts = segment.store(batches, known, twins)
         self._step("flush.after_commit")
@@ -133,6 +140,15 @@ class Flush:
         report.batches += len(batches)
         report.counts.add(counts)
         return removed == len(elements)
+
+    def _twins(self, batches: Sequence[Batch], entry: SegmentEntry, previous: SealedSegment | None) -> Lookup | None:
+        """Where events of `batches` may stand already: in the segment before, or, for late ones, in what is older."""
+        near = previous.twins if previous is not None and _may_have_twins(batches, entry.opened_us) else None
+        oldest_us = entry.opened_us if previous is None else int(previous.meta()["opened_us"])
+        far = self._late.find(batches, oldest_us) if self._late is not None else None
+        if near is None or far is None:
+            return near or far
+        return lambda exchange, feed, events: {**far(exchange, feed, events), **near(exchange, feed, events)}
 
     def _decoded(self, stream: str, element: bytes) -> Batch:
         """The batch; where the bytes are none, a batch that carries them into quarantine, with a number of its own."""

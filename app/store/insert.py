@@ -180,7 +180,7 @@ def _rows(
         held = twins(exchange, feed, [event for _, event in events])
         if held:
             renamed = [
-                msgspec.structs.replace(event, sequence_id=_conflict_id(event))
+                msgspec.structs.replace(event, sequence_id=conflict_id(event))
                 for _, event in events
                 if event.feed == ORDERBOOK and held.get((event.symbol, event.sequence_id), event.data) != event.data
             ]
@@ -239,7 +239,7 @@ def _spans(events: list[tuple[Batch, Event]]) -> list[tuple[tuple[str, str, int]
     return spans + [((*key, first), last - first + 1) for key, (first, last) in open_spans.items()]
 
 
-def _conflict_id(event: Event) -> str:
+def conflict_id(event: Event) -> str:
     """The identity of a book frame whose own is taken by other bytes."""
     return f"{event.sequence_id}~{hashlib.sha256(event.data.encode()).hexdigest()[:8]}"
 
@@ -252,7 +252,7 @@ def _settle_twin(
         counts.duplicates += 1
         return
     row = list(_row(batch, event))
-    row[2] = _conflict_id(event)
+    row[2] = conflict_id(event)
     if connection.exec_driver_sql(_INSERT.format(table), tuple(row)).rowcount == 1:
         counts.stored += 1
         counts.conflicts += 1
@@ -269,7 +269,7 @@ def _without_twins(
 ) -> list[tuple[Batch, Event]]:
     kept = []
     for batch, event in events:
-        stored = held.get((event.symbol, _conflict_id(event)), held.get((event.symbol, event.sequence_id)))
+        stored = held.get((event.symbol, conflict_id(event)), held.get((event.symbol, event.sequence_id)))
         if stored is None:
             kept.append((batch, event))
         else:

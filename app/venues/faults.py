@@ -272,7 +272,7 @@ def _value(name: str, key: str, value: Any, param: Param) -> Any:
     except (TypeError, ValueError, OverflowError):
         raise FaultError(f"{name}: {key} is {value!r}, not a{'n integer' if of is int else ' number'}") from None
     if not param.low <= number <= param.high:
-        raise FaultError(f"{name}: {key} is {value}, not from {param.low:g} to {param.high:g}")
+        raise FaultError(f"{name}: {key} is {value}, not from {of(param.low)} to {of(param.high)}")
     return number
 
 

@@ -167,13 +167,13 @@ class Floor:
         topics = self._topics[venue.name, symbol]
         due_s = monotonic_s()
         while True:
-            factor, skew_us = self._tempo(venue.name, symbol)
+            factor, _ = self._tempo(venue.name, symbol)
             due_s = max(due_s + 1 / (self.rate * factor), monotonic_s() - ARREARS_S)
             await asyncio.sleep(max(0.0, due_s - monotonic_s()))
             if self.stopped:
                 await self._running.wait()
                 due_s = monotonic_s()
-            now_us = self.now_us() + skew_us
+            now_us = self.now_us() + self._tempo(venue.name, symbol)[1]
             if self.upset:
                 for name, frames in self.upset(venue, symbol, now_us):
                     self.publish(venue.name, name, frames)

@@ -76,9 +76,9 @@ def _assert_only_the_end_is_missing(wiring: Wiring, exchange: ExchangeProcess, f
 def _finished(nursery: Nursery, rig: Rig, exchange: ExchangeProcess, wanted: int) -> None:
     """Another process takes the stream, reads `wanted` more events, and is stopped when nothing more is sent."""
     wiring = rig.wiring()
-    before = _events(wiring)
+    until(lambda: not wiring.board.states([STREAM]), "nothing is left of the dead on the board")
     taken = nursery.start("collect", rig.path, stream=STREAM)
-    until(lambda: _events(wiring) >= before + wanted, "the next process reads and delivers")
+    until(lambda: wiring.board.states([STREAM]).get(STREAM, {}).get("events", 0) >= wanted, "the next process reads")
     exchange.halt()
     taken.signal(signal.SIGTERM)
     assert taken.wait().result == "stop"
@@ -134,7 +134,7 @@ def test_the_spool_of_a_killed_process_is_delivered_by_the_next_one(
     until(lambda: _events(wiring) >= 10, "events in Redis")
     own_redis.freeze()
     spool = settings.spool.dir / STREAM
-    until(lambda: len(_spooled(spool)) >= 10, "batches in the spool")
+    until(lambda: len(_spooled(spool)) >= 3, "batches in the spool")
     killed.signal(signal.SIGKILL)
     assert killed.wait().was_killed
     spooled = _spooled(spool)
@@ -213,9 +213,13 @@ def test_the_streams_of_a_killed_worker_go_to_another_one_which_ends_cleanly_wit
         # As if the fifteen seconds had gone by in which a dispatched stream is not dispatched again.
         wiring.redis.delete(*(f"{rig.prefix}:dispatched:{name}" for name in names))
         send = dispatcher(rig)
-        until(lambda: dispatch(wiring, 1, send) or holders() == {second.pid}, "streams without a lease are sent again")
-        until(lambda: leased() == set(names) and holders() == {second.pid} and all_open(), "the other one has them all")
-        until(lambda: _unlike(wiring, names), "and delivers")
+
+        def taken_over() -> bool:
+            dispatch(wiring, 1, send)
+            return leased() == set(names) and holders() == {second.pid}
+
+        until(taken_over, "the other one has them all")
+        until(lambda: all_open() and _bring(wiring, names), "and delivers")
         exchange.halt()
         assert second.signal(signal.SIGTERM) == 0, second.log
     finish(wiring)
@@ -240,7 +244,7 @@ def _events_by_stream(wiring: Wiring) -> dict[str, int]:
     return {depth.stream: depth.events for depth in wiring.buffer.depths() if depth.events}
 
 
-def _unlike(wiring: Wiring, names: list[str]) -> bool:
+def _bring(wiring: Wiring, names: list[str]) -> bool:
     """Every stream says that its present connection has brought something."""
     states = wiring.board.states(names)
     return len(states) == len(names) and all(state["events"] > 5 for state in states.values())

@@ -107,9 +107,7 @@ def test_captured_frames_are_archived_to_the_byte(exchange: str, recorded: Recor
     again = compare(recorded.wiring, sent, exchange)
     books_again = 0 if exchange in WITHOUT_BOOK_IDS else CAPTURED[exchange]["orderbook"]
     assert again == {
-        (exchange, feed): n
-        for feed, n in (("orderbook", books_again), ("trade", CAPTURED[exchange]["trade"]))
-        if n
+        (exchange, feed): n for feed, n in (("orderbook", books_again), ("trade", CAPTURED[exchange]["trade"])) if n
     }
     counted = Counter[tuple[str, str]]()
     for row in records(recorded.wiring, "ranges"):

@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
 
 from app.config import load
 from app.pipeline import periodic
+from app.pipeline.flush import FlushReport
 from app.pipeline.verify import verify
 from app.wiring import Wiring
 from tests.support import redis_process, s3_servers
@@ -82,48 +83,84 @@ def everything(wiring: Wiring) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("names", [*([name] for name in MARKETS), list(MARKETS)], ids=[*MARKETS, "all"])
-def test_every_event_that_was_sent_is_archived_exactly_once(
-    names: list[str], exchanges: ExchangeProcess, rig: Rig
-) -> None:
-    recording = Recording(exchanges, rig, names)
+class Journey(NamedTuple):
+    """A recording of all exchanges over several segments, and what each station reported on the way."""
+
+    recording: Recording
+    wiring: Wiring
+    flushes: list[FlushReport]
+    cycles: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def journey(
+    exchanges: ExchangeProcess, redis_server: redis_process.RedisProcess, tmp_path_factory: pytest.TempPathFactory
+) -> Journey:
+    """Every exchange at once; the segments turn over by a clock that is told, not waited for."""
+    rig = Rig(tmp_path_factory.mktemp("journey"), redis_server.url)
+    recording = Recording(exchanges, rig, list(MARKETS))
     wiring = rig.wiring()
-    start_us = time.time_ns() // 1000 - 4 * SEGMENT_SECS * 1_000_000
     turn_us = SEGMENT_SECS * 1_000_000
+    start_us = time.time_ns() // 1000 - 4 * turn_us
+    flushes, cycles = [], []
     with Collecting(wiring) as collecting:
         until(collecting.live, "every feed is live")
-        first = flush_at(wiring, start_us)
-        collecting.more(10 * len(names))
-        second = flush_at(wiring, start_us + turn_us)
-        assert second.sealed == [first.segment]
-        early = archive_once(wiring)
-        collecting.more(10 * len(names))
-        third = flush_at(wiring, start_us + 2 * turn_us)
-        assert third.sealed == [second.segment]
-        late = archive_once(wiring)
+        for turn in range(3):
+            flushes.append(flush_at(wiring, start_us + turn * turn_us))
+            cycles.append(archive_once(wiring))
+            collecting.more(100)
         recording.halt()
         assert set(collecting.finish().values()) == {"stop"}
-
-    assert (early["removed_segments"], late["removed_segments"]) == ([], [first.segment])
-    assert early["rows"] == first.counts.stored > 0
-    assert late["rows"] == second.counts.stored > 0
     finish(wiring)
-    assert [entry.state for entry in wiring.ledger.segments()] == ["removed"] * len(wiring.ledger.segments())
-    checked = verify(wiring.store, wiring.ledger)
+    return Journey(recording, wiring, flushes, cycles)
+
+
+@pytest.mark.parametrize("exchange", MARKETS)
+def test_every_event_an_exchange_sent_is_archived_exactly_once(exchange: str, journey: Journey) -> None:
+    sent = [entry for entry in journey.recording.sent_events() if entry["venue"] == exchange]
+    assert {(entry["symbol"], entry["feed"]) for entry in sent} == {
+        (symbol, feed) for symbol in MARKETS[exchange] for feed in ("orderbook", "trade")
+    }
+    again = compare(journey.wiring, sent, exchange)
+    ranges = [row for row in records(journey.wiring, "ranges") if row["exchange"] == exchange]
+    assert sum(row["duplicates"] for row in ranges) == sum(again.values())
+    assert sum(row["stored"] + row["duplicates"] for row in ranges) == len(sent)
+
+
+def test_all_exchanges_together_balance(journey: Journey) -> None:
+    compare(journey.wiring, journey.recording.sent_events())
+    assert figures(journey.wiring, journey.recording.sent).faults == []
+    checked = verify(journey.wiring.store, journey.wiring.ledger)
     assert (checked.faults, checked.verified) == ([], checked.objects)
-    assert figures(wiring, recording.sent).faults == []
-    again = compare(wiring, recording.sent_events())
-    assert sum(row["duplicates"] for row in records(wiring, "ranges")) == sum(again.values())
 
-    before = everything(wiring)
-    flushed = periodic.flush(wiring, NEVER)
+
+def test_a_segment_is_archived_when_its_time_is_over_and_removed_when_its_successor_is_sealed(journey: Journey) -> None:
+    first, second, third = journey.flushes
+    assert [report.sealed for report in journey.flushes] == [[], [first.segment], [second.segment]]
+    assert [cycle["rows"] for cycle in journey.cycles] == [0, first.counts.stored, second.counts.stored]
+    assert min(report.counts.stored for report in journey.flushes) > 0
+    assert [cycle["removed_segments"] for cycle in journey.cycles] == [[], [], [first.segment]]
+    assert third.segment in {entry.number for entry in journey.wiring.ledger.segments("removed")}
+    assert {entry.state for entry in journey.wiring.ledger.segments()} == {"removed"}
+    assert segment_files(journey.wiring) == []
+    opened = {entry.number: entry.opened_us // 1000 for entry in journey.wiring.ledger.segments()}
+    for entry in journey.wiring.ledger.objects():
+        assert entry.key.split("/")[:3] == [entry.exchange, entry.symbol, entry.data_type]
+        assert entry.key.endswith(f"/{opened[entry.segment]}.parquet")
+
+
+def test_flush_and_archive_once_more_change_nothing(journey: Journey) -> None:
+    before = everything(journey.wiring)
+    flushed = periodic.flush(journey.wiring, NEVER)
     assert (flushed["batches"], flushed["stored"], flushed["sealed"]) == (0, 0, [])
-    finish(wiring)
-    after = everything(wiring)
-    assert {name: value for name, value in after.items() if not name.startswith(("segments", "sqlite_"))} == {
-        name: value for name, value in before.items() if not name.startswith(("segments", "sqlite_"))
-    }, "only empty segments may come after"
-    assert wiring.ledger.segments()[-1].rows == 0
+    finish(journey.wiring)
+    after = everything(journey.wiring)
+    # The flush opened a segment, which stayed empty and is gone again: numbers are never used twice.
+    for tables in (before, after):
+        for name in ("segments", "sqlite_sequence"):
+            del tables[name]
+    assert after == before
+    assert journey.wiring.ledger.segments()[-1].rows == 0
 
 
 def test_a_stream_that_comes_back_stores_nothing_twice_and_counts_what_it_heard_again(
@@ -209,6 +246,4 @@ def test_the_archive_in_a_bucket_is_as_complete_as_on_disk(
         names = [item["Key"] for item in running.client().list_objects_v2(Bucket="market-data")["Contents"]]
         objects = {name for name in names if name.endswith(".parquet")}
         assert objects == {entry.key for entry in wiring.ledger.objects()}
-        assert {tuple(name.split("/")[:4]) for name in objects} == {
-            (*key, "tokyo-1") for key in archived(wiring)
-        }
+        assert {tuple(name.split("/")[:4]) for name in objects} == {(*key, "tokyo-1") for key in archived(wiring)}

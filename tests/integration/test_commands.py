@@ -93,8 +93,9 @@ def test_check_passes_good_settings_and_shows_each_with_its_origin(recorder: Rig
     assert settings["collector.batch_interval_secs"]["origin"] == "environment COLLECTOR_COLLECTOR__BATCH_INTERVAL_SECS"
     assert float(settings["collector.batch_interval_secs"]["value"]) == 7
     assert settings["redis.prefix"]["value"] == recorder.prefix
-    assert settings["redis.prefix"]["origin"].startswith(str(recorder.path)) or "settings.toml" in (
-        settings["redis.prefix"]["origin"]
+    assert (
+        settings["redis.prefix"]["origin"].startswith(str(recorder.path))
+        or "settings.toml" in (settings["redis.prefix"]["origin"])
     )
     assert settings["websocket.max_retry_delay_secs"]["origin"] == "default"
 

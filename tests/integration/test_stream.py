@@ -128,7 +128,9 @@ def test_an_unknown_symbol_is_rejected_with_the_reason_and_the_others_are_live(
     # Where the venue speaks, its list is out of reach, so that the words can only be its own.
     venues = {name: {**server.venues[name], **({"rest_url": "http://127.0.0.1:9"} if speaks else {})} for name in names}
     # Bybit names one topic of those it refuses together: the other one is asked for again when it has been silent.
-    rig.write({name: [MARKETS[name][0], UNKNOWN[name]] for name in names}, venues, websocket={"message_timeout_secs": 2})
+    rig.write(
+        {name: [MARKETS[name][0], UNKNOWN[name]] for name in names}, venues, websocket={"message_timeout_secs": 2}
+    )
     wiring = rig.wiring()
     with Collecting(wiring) as collecting:
         good = [(name, MARKETS[name][0], feed) for name in names for feed in ("orderbook", "trade")]
@@ -270,7 +272,9 @@ def test_a_market_that_floods_loses_only_its_own_events_and_says_which(rig: Rig)
     finish(wiring)
 
     rows = archived(wiring)
-    assert [identity for identity, _ in rows["bybit", "ETHUSDT", "trade"]] == [str(1_000_000 + n) for n in range(rounds)]
+    assert [identity for identity, _ in rows["bybit", "ETHUSDT", "trade"]] == [
+        str(1_000_000 + n) for n in range(rounds)
+    ]
     losses = records(wiring, "losses")
     assert {(loss["symbol"], loss["feed"], loss["cause"]) for loss in losses} == {("BTCUSDT", "trade", "queue_full")}
     assert all(loss["count"] == loss["last"] - loss["first"] + 1 for loss in losses)
@@ -312,7 +316,9 @@ def test_frames_that_cannot_be_read_are_kept_with_the_reason_and_the_stream_goes
         )
         wiring = rig.wiring()
         with Collecting(wiring) as collecting:
-            until(lambda: collecting.runners and next(iter(collecting.runners.values())).progress.events == 3, "3 trades")
+            until(
+                lambda: collecting.runners and next(iter(collecting.runners.values())).progress.events == 3, "3 trades"
+            )
     finish(wiring)
 
     assert [identity for identity, _ in archived(wiring)["bybit", "BTCUSDT", "trade"]] == ["101", "102", "201"]

@@ -165,7 +165,7 @@ class CeleryWorker:
         self._log = (directory / f"{name}.log").open("w+b")
         command = [
             sys.executable, "-m", "celery", "-A", "app", "worker", "-P", "threads", "-Q", queues, "-c", "8",
-            "-n", f"{name}@%h", "--without-gossip", "--without-mingle", "--without-heartbeat",
+            "-n", f"{name}@%h", "--without-gossip", "--without-mingle", "--loglevel", "INFO",
         ]  # fmt: skip
         self._process = subprocess.Popen(
             command, cwd=CHECKOUT, env=dict(environ), stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log

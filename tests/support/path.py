@@ -267,5 +267,3 @@ def bybit_trade(symbol: str, number: int, padding: int = 0) -> str:
         trade["x"] = "x" * padding
     frame = {"topic": f"publicTrade.{symbol}", "ts": 1_790_000_000_000 + number, "type": "snapshot", "data": [trade]}
     return msgspec.json.encode(frame).decode()
-
-

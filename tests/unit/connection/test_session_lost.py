@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.connection.session import FeedState, Output, Send, Session
-from app.exchanges import EXCHANGES, exchange_of
+from app.exchanges import exchange_of
 from app.exchanges.base import Exchange, Subscription
 from app.model import ORDERBOOK, TRADE, UNDECODED, Event, Gap, Quarantined
 from app.sequence import Continuity
@@ -31,7 +31,8 @@ class Link:
             exchange, asked, Continuity(), epoch=EPOCH,
             dead_timeout_s=300, data_timeout_s=dict.fromkeys(asked.symbols, 300),
         )  # fmt: skip
-        self.sent = frames_of(self.session.opened(self.now_s, self.now_us))
+        self.first = self.session.opened(self.now_s, self.now_us)
+        self.sent = frames_of(self.first)
         if settled:
             self.pass_s(30)
 
@@ -230,8 +231,10 @@ def test_no_book_goes_on_over_a_missing_frame_without_a_record(frames: list[str]
     assert len({(gap.symbol, gap.feed, gap.number) for gap in gaps(outputs)}) == len(gaps(outputs)), "a key each"
 
 
-def test_a_request_says_whether_it_is_to_be_signed() -> None:
-    for exchange, signs in ((ADVANCED, True), (EXCHANGES["coinbase"], False)):
-        link = Link("BTC-USD", exchange=exchange, settled=False)
-        outputs = [o for _ in range(20) for o in link.session.tick(link.now_s, link.now_us) or [link.pass_s(0)]]
-        assert {output.sign for output in outputs if isinstance(output, Send) and output.frame} <= {signs}
+@pytest.mark.parametrize(("source", "signs"), [("advanced", True), ("exchange", False)])
+def test_a_request_says_whether_it_may_be_signed_and_a_ping_does_not(source: str, signs: bool) -> None:
+    link = Link("BTC-USD", exchange=exchange_of("coinbase", source), settled=False)
+    (first,) = link.first
+    assert isinstance(first, Send) and first.sign is signs
+    link.now_s += 25
+    assert link.session.tick(link.now_s, link.now_us)[-1] == Send(None)

@@ -149,3 +149,24 @@ def test_recorded_frames_are_read_with_exact_slices() -> None:
     diff = '{"stream":"xyzusdt@depth@100ms","data":{"u":1}}'
     assert Binance.read(diff) == ("xyzusdt@depth@100ms", Frame(diff, (Event("xyzusdt", "orderbook", None, diff),)))
     assert Binance.read('{"stream":"xyzusdt@bookTicker","data":{}}') is None
+
+
+def test_no_connection_has_more_than_1024_streams(now_us: int) -> None:
+    names = [f"test{n:04d}usdt@{what}" for n in range(1, 600) for what in ("trade", "depth")]
+    session = Binance(Binance.listing(), 7, 1_000).session(1, {}, now_us)
+    ask = json.dumps({"method": "SUBSCRIBE", "params": names[:1024], "id": 1})
+    assert len(session.received(ask, now_us)) == 1025
+    again = json.dumps({"method": "SUBSCRIBE", "params": names[:1000], "id": 2})
+    assert session.received(again, now_us) == [say('{"result":null,"id":2}')]
+    more = json.dumps({"method": "SUBSCRIBE", "params": names[1000:1025], "id": 3})
+    (refused,) = session.received(more, now_us)
+    assert refused == say('{"code":2,"msg":"Invalid request: more than 1024 streams","id":3}')
+    by_url = Binance(Binance.listing(), 7, 1_000).session(2, {"streams": "/".join(names[:1025])}, now_us)
+    assert by_url.opened() == [Close(1008, "Too many streams")]
+
+
+def test_a_connection_ends_after_a_day(now_us: int) -> None:
+    session = Binance(Binance.listing(), 7, 1_000).session(1, {}, now_us)
+    day_us = 86_400_000_000
+    assert session.due(now_us + day_us - 1, now_us, now_us) == []
+    assert session.due(now_us + day_us, now_us, now_us) == [Close(1001, "24 hours")]

@@ -157,3 +157,13 @@ def test_recorded_frames_are_read_with_exact_slices() -> None:
     )
     assert Okx.read('{"event":"subscribe","arg":{"channel":"books","instId":"X"}}') is None
     assert Okx.read('{"arg":{"channel":"tickers","instId":"X"},"data":[{}]}') is None
+
+
+def test_a_connection_may_ask_480_times_an_hour(now_us: int) -> None:
+    session = Okx(Okx.listing(), 7, 1_000).session(1, {}, now_us)
+    ask = '{"op":"subscribe","args":[{"channel":"trades","instId":"BTC-USDT"}]}'
+    codes = [json.loads(session.received(ask, now_us + n)[0].frame.text).get("code") for n in range(481)]  # type: ignore[union-attr]
+    assert codes == [None] * 480 + ["60014"]
+    assert session.received("ping", now_us + 481) == [say("pong")], "a ping is no request"
+    later = json.loads(session.received(ask, now_us + 3_600_000_000)[0].frame.text)  # type: ignore[union-attr]
+    assert later["event"] == "subscribe"

@@ -1,0 +1,86 @@
+"""Twins of events that come late: a spool that was away for hours holds what another connection delivered in time.
+
+Their twins are not in the segment before, but in an older one, or in the objects of one that is gone. Clocks choose only
+where to look (generously); whether two events are one is decided by identity.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from app.model import ORDERBOOK, Batch, Event
+from app.objects import parquet
+from app.objects.store import Store
+from app.store.insert import Lookup, conflict_id
+from app.store.ledger import SEALED, SEALING, VERIFIED, Ledger, SegmentEntry
+from app.store.segment import SealedSegment
+
+#: Twins are received within minutes of each other; so far around the late events their segments are looked up.
+WINDOW_US = 600 * 1_000_000
+
+Held = dict[tuple[str, str], str]
+
+
+class LateTwins:
+    """Looks in kept segments and, through the store, in the objects of removed ones."""
+
+    def __init__(self, ledger: Ledger, segments_root: Path, store: Callable[[], Store]) -> None:
+        self._ledger, self._root, self._store = ledger, segments_root, store
+
+    def find(self, batches: Sequence[Batch], opened_us: int) -> Lookup | None:
+        """A lookup for those events of `batches` that were received before `opened_us`; None where there are none.
+
+        Objects are read here, so that no transaction waits for a store. Raises: StoreError; OSError.
+        """
+        late = [(batch.exchange, event) for batch in batches for event in batch.events if event.received_us < opened_us]
+        if not late:
+            return None
+        first_us = min(event.received_us for _, event in late) - WINDOW_US
+        last_us = max(event.received_us for _, event in late) + WINDOW_US
+        around = [
+            entry
+            for entry in self._ledger.segments()
+            if entry.sealed_us is not None and entry.opened_us <= last_us and entry.sealed_us >= first_us
+        ]
+        kept = [
+            SealedSegment(self._root / entry.path, settled=entry.state == SEALED)
+            for entry in around
+            if entry.state in (SEALING, SEALED)
+        ]
+        removed = self._in_objects([entry for entry in around if entry.state not in (SEALING, SEALED)], late)
+
+        def lookup(exchange: str, feed: str, events: Sequence[Event]) -> Held:
+            held = dict(removed.get((exchange, feed), {}))
+            for segment in kept:
+                held.update(segment.twins(exchange, feed, events))
+            return held
+
+        return lookup
+
+    def _in_objects(
+        self, segments: Iterable[SegmentEntry], late: Sequence[tuple[str, Event]]
+    ) -> dict[tuple[str, str], Held]:
+        asked: dict[tuple[str, str, str], set[str]] = {}
+        for exchange, event in late:
+            ids = asked.setdefault((exchange, event.symbol, event.feed), set())
+            ids.add(event.sequence_id)
+            if event.feed == ORDERBOOK:
+                ids.add(conflict_id(event))
+        held: dict[tuple[str, str], Held] = {}
+        for segment in segments:
+            for entry in self._ledger.objects(segment.number):
+                ids = asked.get(entry[1:4], set())
+                if ids and entry.state == VERIFIED and entry.store == self._store().name:
+                    found = held.setdefault((entry.exchange, entry.data_type), {})
+                    found.update({(entry.symbol, name): data for name, data in self._rows(entry.key, ids)})
+        return held
+
+    def _rows(self, key: str, ids: set[str]) -> Iterable[tuple[str, str]]:
+        with self._store().open(key) as remote, tempfile.TemporaryFile() as local:
+            shutil.copyfileobj(remote, local, 1024 * 1024)  # Parquet is read from its end
+            local.seek(0)
+            for chunk in parquet.read(local):
+                yield from ((name, data) for name, _, _, data, _ in chunk if name in ids)
