@@ -4,6 +4,7 @@ Follow one trade by opening these in order:
 
     tasks/streams.py            which connection, under which lease
     app/pipeline/stream.py      socket -> session -> outbox, and the sender thread
+    app/pipeline/link.py        one connection at work
     app/connection/socket.py    bytes off the wire
     app/connection/session.py   bytes -> numbered events
     app/exchanges/binance.py    what the venue's words mean

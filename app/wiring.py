@@ -6,19 +6,22 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from app import telemetry
 from app.buffer.board import Board
+from app.buffer.budget import Budget
 from app.buffer.client import connect
 from app.buffer.events import EventBuffer
 from app.buffer.lease import Lease
 from app.buffer.spool import Spool
 from app.clock import monotonic_s, wall_us
 from app.config import Settings
-from app.errors import CollectorError, OwnedElsewhere
+from app.errors import BufferUnavailable, CollectorError, OwnedElsewhere
 from app.exchanges import exchange_of
+from app.exchanges.base import Pace
 from app.pipeline.outbox import Allowance, Outbox
 from app.pipeline.plan import Stream, chosen, streams
 
@@ -54,6 +57,21 @@ class Wiring:
     @cached_property
     def buffer(self) -> EventBuffer:
         return EventBuffer(self.redis, self.settings.redis.prefix, self.settings.buffer.list_max_bytes)
+
+    @cached_property
+    def budget(self) -> Budget:
+        return Budget(self.redis, self.settings.redis.prefix)
+
+    def _admit(self, venue: str, pace: Pace) -> float:
+        """Seconds to wait for the venue's budget; 0.0 where Redis cannot say: the stream's own backoff paces it then."""
+        try:
+            return self.budget.take(venue, "connect", pace)
+        except BufferUnavailable:
+            return 0.0
+
+    def _stay_away(self, venue: str, seconds: float) -> None:
+        with suppress(BufferUnavailable):
+            self.budget.block(venue, seconds)
 
     @cached_property
     def board(self) -> Board:
@@ -144,9 +162,9 @@ class Wiring:
         self, stream: Stream, lease: Lease, spool: Spool, stop: threading.Event, crowded: Callable[[], None]
     ) -> StreamRunner:
         """The parts of one stream. `spool` must be locked, `lease` held; `crowded` is called when its list grows long."""
-        from app.connection.symbols import unlisted
         from app.pipeline.sender import Sender
-        from app.pipeline.stream import StreamRunner
+        from app.pipeline.stream import StreamRunner, Venue
+        from app.pipeline.symbols import unlisted
 
         buffer = self.settings.buffer
         outbox = Outbox(
@@ -181,7 +199,11 @@ class Wiring:
                 stop=stop,
                 monotonic_s=monotonic_s,
                 wall_us=wall_us,
-                unlisted=unlisted,
+                unlisted=lambda stream: unlisted(stream, self.budget),
+                venue=Venue(
+                    lambda: self._admit(stream.exchange, exchange.limits.connects),
+                    lambda seconds: self._stay_away(stream.exchange, seconds),
+                ),
                 signer=signer,
             )
         )

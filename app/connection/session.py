@@ -12,51 +12,24 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from enum import Enum
 
 import msgspec
 
+from app.connection.feed import FeedState, FeedStatus
+from app.connection.freshness import Rhythm
 from app.errors import FrameRejected
 from app.exchanges.base import Ack, Counted, Decoded, Exchange, Notice, Rejected, Request, Subscription
 from app.model import ORDERBOOK, UNDECODED, EpochEnd, Event, Gap, Quarantined, Range
 from app.sequence import Continuity, Verdict
 
-#: A feed is stale after so many of its own usual intervals, or after the configured timeout, whichever is longer.
-STALE_INTERVALS = 20
+#: A book with a hole asks for a new snapshot; if another hole shows after so long, the snapshot was lost too.
+SNAPSHOT_WAIT_S = 10.0
+#: A refused or halted feed is asked for again after so long, each time after twice as long, at last once an hour.
+RETRY_FIRST_S = 300.0
+RETRY_LAST_S = 3600.0
 #: More than half of at least so many frames undecodable within the window: the connection starts anew.
 BREAKER_FRAMES = 100
 BREAKER_WINDOW_S = 60.0
-
-
-class FeedState(str, Enum):
-    SUBSCRIBING = "subscribing"
-    LIVE = "live"
-    STALE = "stale"
-    #: The venue refused this feed; the others go on.
-    REJECTED = "rejected"
-
-
-class FeedStatus:
-    """What is known of one (symbol, feed) on this connection."""
-
-    __slots__ = ("interval_s", "last_data_s", "resubscribed", "since_us", "state", "timeout_s", "why")
-
-    def __init__(self, now_s: float, now_us: int, timeout_s: float) -> None:
-        self.state = FeedState.SUBSCRIBING
-        self.since_us = now_us
-        self.why = ""
-        #: Monotonic second of the last data, or of the opening.
-        self.last_data_s = now_s
-        #: Its own rhythm: a moving mean of the seconds between two frames; None before the second.
-        self.interval_s: float | None = None
-        self.timeout_s = timeout_s
-        self.resubscribed = False
-
-    def change(self, state: FeedState, now_us: int, why: str = "") -> None:
-        self.state, self.since_us, self.why = state, now_us, why
-
-    def stale_after_s(self) -> float:
-        return max(self.timeout_s, STALE_INTERVALS * (self.interval_s or 0.0))
 
 
 class Send(msgspec.Struct, frozen=True):
@@ -66,6 +39,12 @@ class Send(msgspec.Struct, frozen=True):
     sign: bool = False
 
 
+class Fetch(msgspec.Struct, frozen=True):
+    """Ask the venue over REST for `what` ("symbols"), and feed the answer back in by `unlisted`."""
+
+    what: str
+
+
 class Close(msgspec.Struct, frozen=True):
     """End this connection; `reason` is a constant, `detail` the venue's words or figures."""
 
@@ -73,7 +52,7 @@ class Close(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
-Output = Event | Gap | Quarantined | Send | Close
+Output = Event | Gap | Quarantined | Send | Fetch | Close
 
 
 class Session:
@@ -88,6 +67,7 @@ class Session:
         epoch: str,
         dead_timeout_s: float,
         data_timeout_s: Mapping[str, float],
+        rhythms: dict[tuple[str, str], Rhythm] | None = None,
     ) -> None:
         self.epoch = epoch
         self.feeds: dict[tuple[str, str], FeedStatus] = {}
@@ -98,11 +78,13 @@ class Session:
         self._continuity = continuity
         self._dead_timeout_s = dead_timeout_s
         self._data_timeout_s = data_timeout_s
+        #: Shared by the connections of a stream, one after the other.
+        self._rhythms = rhythms if rhythms is not None else {}
         self._decode = exchange.decoder(subscription).decode
         self._numbers: dict[tuple[str, str], int] = {}
         self._waiting: deque[Request] = deque()
         self._asked: dict[str, Request] = {}
-        self._awaiting_snapshot: set[str] = set()
+        self._awaiting_snapshot: dict[str, float] = {}
         #: Number and receive time of the last frame, where the venue counts them all.
         self._counted: tuple[int, int] | None = None
         #: By book, the number of the event that comes after its last hole.
@@ -116,7 +98,8 @@ class Session:
         self._continuity.new_epoch()
         for symbol in self._subscription.symbols:
             for feed in self._subscription.feeds:
-                self.feeds[symbol, feed] = FeedStatus(now_s, now_us, self._data_timeout_s[symbol])
+                rhythm = self._rhythms.setdefault((symbol, feed), Rhythm(self._data_timeout_s[symbol]))
+                self.feeds[symbol, feed] = FeedStatus(now_s, now_us, rhythm)
         self._last_frame_s = self._last_beat_s = self._last_look_s = self._window_s = now_s
         self._last_sent_s = now_s - 60.0
         self._waiting.extend(self._exchange.subscribe(self._subscription, self.epoch))
@@ -134,7 +117,7 @@ class Session:
         except FrameRejected as error:
             found: list[Output] = []
             if error.number is not None:
-                self._count(error.number, received_us, found)
+                self._count(error.number, received_us, now_s, found)
             return [*found, *self._quarantine(payload, received_us, str(error), now_s)]
         except Exception as error:  # noqa: BLE001 - a decoder with a bug must not cost the frame
             return self._quarantine(payload, received_us, f"decoder_failed: {type(error).__name__}: {error}", now_s)
@@ -143,7 +126,7 @@ class Session:
             if isinstance(message, Decoded):
                 self._data(message, received_us, now_s, outputs)
             elif isinstance(message, Counted):
-                self._count(message.number, received_us, outputs)
+                self._count(message.number, received_us, now_s, outputs)
             else:
                 self._control(message, received_us, outputs)
         return outputs
@@ -175,7 +158,7 @@ class Session:
         number = self._number(symbol, feed)
         verdict, hole = self._continuity.check(event, received_us)
         if verdict is Verdict.RESET and feed == ORDERBOOK:
-            self._awaiting_snapshot.discard(symbol)
+            self._awaiting_snapshot.pop(symbol, None)
         if hole is not None:
             outputs.append(
                 Gap(
@@ -183,23 +166,21 @@ class Session:
                     "sequence" if feed == ORDERBOOK else "missing_ids",
                 )
             )  # fmt: skip
-            if feed == ORDERBOOK and symbol not in self._awaiting_snapshot:
-                self._awaiting_snapshot.add(symbol)
+            if feed == ORDERBOOK and now_s >= self._awaiting_snapshot.get(symbol, now_s):
+                self._awaiting_snapshot[symbol] = now_s + SNAPSHOT_WAIT_S
                 self._resubscribe(symbol, feed)
         identity = event.sequence_id or f"{self.epoch}-{number}"
         outputs.append(Event(symbol, feed, number, identity, received_us, event.exchange_us, event.data))
 
         status = self.feeds[symbol, feed]
-        if status.state is FeedState.LIVE:
-            interval_s = now_s - status.last_data_s
-            known = status.interval_s
-            status.interval_s = interval_s if known is None else known + (interval_s - known) / 16
-        else:
+        status.rhythm.beat(now_s)
+        status.last_data_s = now_s
+        if status.state is not FeedState.LIVE:
             status.change(FeedState.LIVE, received_us)
             status.resubscribed = False
-        status.last_data_s = now_s
+            status.retries = 0
 
-    def _count(self, number: int, received_us: int, outputs: list[Output]) -> None:
+    def _count(self, number: int, received_us: int, now_s: float, outputs: list[Output]) -> None:
         """A jump of the connection's own count: which feeds the missing frames were of cannot be told.
 
         Trades show a hole by their own ids. Every book is declared to have one and begins anew, again and again while
@@ -214,7 +195,7 @@ class Session:
         for (symbol, feed), status in self.feeds.items():
             next_number = self._numbers.get((symbol, feed), 0) + 1
             unasked = next_number == 1 and (symbol, feed) in still_to_ask
-            if feed != ORDERBOOK or unasked or status.state is FeedState.REJECTED:
+            if feed != ORDERBOOK or unasked or status.given_up:
                 continue
             if self._holed.get(symbol) != next_number:
                 self._holed[symbol] = next_number
@@ -224,7 +205,7 @@ class Session:
                         "connection_sequence",
                     )
                 )  # fmt: skip
-            self._awaiting_snapshot.add(symbol)
+            self._awaiting_snapshot[symbol] = now_s + SNAPSHOT_WAIT_S
             self._resubscribe(symbol, feed)
 
     def _control(self, message: Ack | Rejected | Notice, now_us: int, outputs: list[Output]) -> None:
@@ -237,8 +218,8 @@ class Session:
                 if not named:
                     self.last_error = words
                 for key in named:
-                    if key in self.feeds and self.feeds[key].state is not FeedState.LIVE:
-                        self.feeds[key].change(FeedState.REJECTED, now_us, words)
+                    if key in self.feeds and self.feeds[key].state not in (FeedState.LIVE, FeedState.QUIET):
+                        self._give_up(self.feeds[key], FeedState.REJECTED, words, now_us)
             case Notice("shutdown", words):
                 outputs.append(Close("venue_notice", words))
             case _:
@@ -267,7 +248,20 @@ class Session:
     def reject(self, symbol: str, words: str, now_us: int) -> None:
         """Mark a symbol that the venue does not list, where the venue itself would stay silent."""
         for feed in self._subscription.feeds:
-            self.feeds[symbol, feed].change(FeedState.REJECTED, now_us, words)
+            self._give_up(self.feeds[symbol, feed], FeedState.REJECTED, words, now_us)
+
+    def unlisted(self, symbols: Mapping[str, str], now_us: int) -> None:
+        """The answer to `Fetch("symbols")`: symbols that the venue does not list, with words. Stale ones are halted."""
+        for (symbol, _), status in self.feeds.items():
+            if symbol in symbols and status.state is FeedState.STALE:
+                self._give_up(status, FeedState.HALTED, symbols[symbol], now_us)
+
+    def _give_up(self, status: FeedStatus, state: FeedState, words: str, now_us: int) -> None:
+        """Ask again only after a while, then after twice as long."""
+        if status.state is not state:
+            status.change(state, now_us, words)
+        status.retry_s = self._last_look_s + min(RETRY_FIRST_S * 2**status.retries, RETRY_LAST_S)
+        status.retries += 1
 
     def _resubscribe(self, symbol: str, feed: str) -> None:
         """Ask for one feed anew, unless it is still to be asked for: that request starts it anew by itself.
@@ -298,17 +292,27 @@ class Session:
             return
         alive = waiting = False
         for (symbol, feed), status in self.feeds.items():
-            if status.state is FeedState.REJECTED:
-                continue
-            quiet_s = now_s - status.last_data_s
-            if quiet_s <= status.stale_after_s():
+            silent_s, rhythm = now_s - status.last_data_s, status.rhythm
+            if status.given_up:
+                if now_s >= status.retry_s:
+                    self._give_up(status, status.state, status.why, now_us)
+                    self._resubscribe(symbol, feed)
+            elif silent_s <= rhythm.stale_after_s():
                 alive = True
-                continue
-            if status.state is not FeedState.STALE:
-                status.change(FeedState.STALE, now_us, f"no data for {quiet_s:.0f} s")
-            if not status.resubscribed:
-                status.resubscribed = True
-                self._resubscribe(symbol, feed)
-            waiting = waiting or quiet_s > 2 * status.stale_after_s()
+                if status.state is FeedState.LIVE and silent_s > rhythm.quiet_after_s():
+                    status.change(FeedState.QUIET, now_us, f"no data for {silent_s:.0f} s")
+            else:
+                if status.state is not FeedState.STALE:
+                    status.change(FeedState.STALE, now_us, f"no data for {silent_s:.0f} s")
+                if not status.resubscribed:
+                    status.resubscribed = True
+                    self._resubscribe(symbol, feed)
+                    outputs.append(Fetch("symbols"))
+                overdue = silent_s > 2 * rhythm.stale_after_s()
+                waiting = waiting or overdue
+                if overdue and rhythm.may_restart():
+                    rhythm.restarted = True
+                    outputs.append(Close("data_timeout", f"{symbol} {feed}: no data for {silent_s:.0f} s"))
+                    return
         if waiting and not alive:
             outputs.append(Close("data_timeout", "connected, but no feed of this connection has data"))

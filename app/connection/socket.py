@@ -20,11 +20,14 @@ OVERSIZED_HEAD_BYTES = 64 * 1024
 
 
 class ConnectionFailed(Exception):
-    """No connection came about. `status` is the HTTP status of the handshake where the venue answered one."""
+    """No connection came about. `status` is the HTTP status of the handshake where the venue answered one.
 
-    def __init__(self, detail: str, status: int | None = None) -> None:
+    `retry_after_s` is what its Retry-After header says, None where it says nothing.
+    """
+
+    def __init__(self, detail: str, status: int | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(detail, status)
-        self.detail, self.status = detail, status
+        self.detail, self.status, self.retry_after_s = detail, status, retry_after_s
 
     def __str__(self) -> str:
         return self.detail
@@ -110,7 +113,11 @@ class Socket:
             self._ws.connect(url, **options)  # type: ignore[no-untyped-call]
         except websocket.WebSocketBadStatusException as error:
             status = error.status_code
-            raise ConnectionFailed(f"the venue answered the handshake with HTTP {status}", status) from error
+            told = str((error.resp_headers or {}).get("retry-after", ""))
+            retry_after_s = float(told) if told.isdecimal() else None
+            raise ConnectionFailed(
+                f"the venue answered the handshake with HTTP {status}", status, retry_after_s
+            ) from error
         except (websocket.WebSocketException, OSError, ValueError) as error:
             raise ConnectionFailed(f"{type(error).__name__}: {error}") from error
         self._timeout_s = connect_timeout_s

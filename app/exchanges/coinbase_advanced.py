@@ -259,10 +259,10 @@ class CoinbaseAdvanced(Exchange):
     rest_url: ClassVar[str] = "https://api.coinbase.com"
     orderbook_channels: ClassVar[tuple[str, ...]] = ("level2",)
     trade_channels: ClassVar[tuple[str, ...]] = ("market_trades",)
-    #: 8 messages a second are allowed to an address without a key: 4 leave room for a second connection. Channels without
-    #: data close after 60 to 90 s. 20 markets, for the size of the snapshots.
+    #: 8 messages a second are allowed to an address without a key: two connections may begin together, and a full one says
+    #: all it has to within 10 s. Channels without data close after 60 to 90 s. 20 markets, for the size of the snapshots.
     limits: ClassVar[Limits] = Limits(
-        markets_per_connection=20, messages_per_s=4, idle_timeout_s=60, connects=Pace(1.0, 2), rest=Pace(5.0, 10)
+        markets_per_connection=20, messages_per_s=4, idle_timeout_s=60, connects=Pace(0.2, 2), rest=Pace(5.0, 10)
     )
     #: Not required. A ping every 20 s kept connections that died without.
     heartbeat: ClassVar[Heartbeat | None] = Heartbeat(every_s=20, frame=None)

@@ -10,42 +10,39 @@ import random
 import threading
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from app import telemetry
 from app.config import Settings
 from app.connection.backoff import delay_s
-from app.connection.session import Close, FeedState, Send, Session
-from app.connection.socket import ConnectionEnded, ConnectionFailed, FrameTooLarge, Socket
+from app.connection.freshness import Rhythm
+from app.connection.session import Close, Session
+from app.connection.socket import ConnectionFailed, Socket
 from app.exchanges.base import Exchange, Signer
-from app.model import Event, Gap, Quarantined
+from app.pipeline.link import TICK_S, Link, Progress
 from app.pipeline.outbox import Epoch, Outbox
 from app.pipeline.plan import Stream
 from app.pipeline.sender import Sender
 from app.sequence import Continuity
 
-#: The reader looks at its timers and at the stop flag at least so often.
-TICK_S = 0.25
-#: After saying goodbye the venue may still have data under way; it is read for at most so long.
-GOODBYE_S = 1.0
 #: From the request to stop until what is left goes to the spool and the thread ends.
 DRAIN_S = 10.0
+#: While the venue's budget is used up, it is asked again at least so often.
+ADMIT_AGAIN_S = 5.0
+#: A venue that says "too many" without saying for how long is left alone for this.
+DEFAULT_RETRY_AFTER_S = 60.0
 
 
-@dataclass
-class Progress:
-    """What a stream says of itself, in memory; health and dashboard only, never the truth about data."""
+class Venue(NamedTuple):
+    """What all workers have to agree on about one venue."""
 
-    connection: str = "connecting"
-    since_us: int = 0
-    why: str = ""
-    epoch: str = ""
-    opened_count: int = 0
-    frames: int = 0
-    events: int = 0
-    last_data_us: int | None = None
-    closes: dict[str, int] = field(default_factory=dict)
+    #: Seconds to wait before the next connection attempt; 0.0 when it may go now, and is counted.
+    admit: Callable[[], float]
+    #: Nobody is to try for so many seconds.
+    stay_away: Callable[[float], None]
+
+
+UNMETERED = Venue(lambda: 0.0, lambda seconds: None)
 
 
 class StreamRunner:
@@ -63,6 +60,7 @@ class StreamRunner:
         monotonic_s: Callable[[], float],
         wall_us: Callable[[], int],
         unlisted: Callable[[Stream], dict[str, str]] = lambda stream: {},
+        venue: Venue = UNMETERED,
         signer: Signer | None = None,
     ) -> None:
         self.stream = stream
@@ -72,11 +70,12 @@ class StreamRunner:
         self._stop = stop
         self._now_s, self._now_us = monotonic_s, wall_us
         self._unlisted = unlisted
+        self._venue = venue
+        self._rhythms: dict[tuple[str, str], Rhythm] = {}
         self._signer = signer
         self._continuity = Continuity()
         self._session: Session | None = None
         self._drain_until_s: float | None = None
-        self._rejected: set[tuple[str, str]] = set()
 
     def run(self) -> str:
         """Connect, read, reconnect; returns why it ended. The caller holds the lease and releases it afterwards."""
@@ -115,6 +114,8 @@ class StreamRunner:
 
     def _connect_once(self, failures: int) -> None:
         """One epoch, from handshake to its end on record; nothing where no connection came about."""
+        if not self._admitted():
+            return
         self._say("connecting")
         websocket = self._settings.websocket
         unlisted = self._unlisted(self.stream)
@@ -126,8 +127,7 @@ class StreamRunner:
                 proxy=self.stream.proxy,
             )
         except ConnectionFailed as error:
-            self._say("failed", str(error))
-            telemetry.connection_failed(self.stream.name, str(error), delay_s(failures + 1, *self._retry(), 0.5))
+            self._refused(error, failures)
             return
         epoch = uuid.uuid4().hex
         self._outbox.begin(Epoch(epoch, self._now_us()))
@@ -142,11 +142,17 @@ class StreamRunner:
             epoch=epoch,
             dead_timeout_s=websocket.message_timeout_secs,
             data_timeout_s=self.stream.data_timeout_s,
+            rhythms=self._rhythms,
         )
         frames, opened_s = self.progress.frames, self._now_s()
         close = Close("error", "unexpected")
         try:
-            close = self._read(socket, session, unlisted)
+            link = Link(
+                self.stream.name, socket, session, self._outbox, self.progress, over=self._over,
+                unlisted=lambda: self._unlisted(self.stream), signer=self._signer, monotonic_s=self._now_s,
+                wall_us=self._now_us,
+            )  # fmt: skip
+            close = link.run(unlisted)
         finally:
             socket.close()
             self._outbox.end(session.end(self._now_us(), close.reason))
@@ -158,88 +164,30 @@ class StreamRunner:
                 self.stream.name, close.reason, close.detail, self.progress.frames - frames, since_data_s
             )
 
-    def _read(self, socket: Socket, session: Session, unlisted: dict[str, str]) -> Close:
-        """Read until something ends the connection; what has been read by then is in the outbox."""
-        try:
-            self._perform(socket, session.opened(self._now_s(), self._now_us()))
-            for symbol, words in unlisted.items():
-                session.reject(symbol, words, self._now_us())
-            next_tick_s = self._now_s() + TICK_S
-            while True:
-                payload = socket.receive(TICK_S)
-                now_s = self._now_s()
-                close = None
-                if payload is not None:
-                    self.progress.frames += 1
-                    close = self._perform(socket, session.received(payload, self._now_us(), now_s))
-                if close is None and now_s >= next_tick_s:
-                    next_tick_s = now_s + TICK_S
-                    self._report_rejections(session)
-                    if over := self._over():
-                        close = Close(over)
-                    else:
-                        close = self._perform(socket, session.tick(now_s, self._now_us()))
-                if close is not None:
-                    self._goodbye(socket, session)
-                    return close
-        except FrameTooLarge as error:
-            self._perform(socket, session.oversized(error.size_bytes, error.head, self._now_us()))
-            socket.say_goodbye(1009)
-            return Close("oversized_frame", str(error))
-        except ConnectionEnded as error:
-            return Close("stream_ended" if error.code is None else "close_frame", str(error))
+    def _admitted(self) -> bool:
+        """Wait for the venue's budget of connection attempts, which all workers share; False when it is time to end."""
+        while not self._over():
+            wait_s = self._venue.admit()
+            if wait_s <= 0:
+                return True
+            self._say("waiting", f"for the venue's budget of connection attempts, {wait_s:.0f} s")
+            self._wait(min(wait_s, ADMIT_AGAIN_S))
+        return False
 
-    def _goodbye(self, socket: Socket, session: Session) -> None:
-        """Say goodbye and keep what the venue had already sent: what arrives is received, and what is received is kept."""
-        socket.say_goodbye(1000)
-        until_s = self._now_s() + GOODBYE_S
-        try:
-            while (left_s := until_s - self._now_s()) > 0:
-                payload = socket.receive(left_s)
-                if payload is not None:
-                    self._keep(session.received(payload, self._now_us(), self._now_s()))
-        except (ConnectionEnded, FrameTooLarge):
-            return
-
-    def _perform(self, socket: Socket, outputs: list[Any]) -> Close | None:
-        """Keep what is to be kept, then send what is to be sent; the wish to close, if there is one."""
-        close = self._keep(outputs)
-        for output in outputs:
-            if type(output) is Send:
-                socket.send(self._signed(output))
-        return close
-
-    def _signed(self, request: Send) -> str | None:
-        """What to send. A token is made now: it lives two minutes, and a paced request may have waited for its turn."""
-        if not request.sign or request.frame is None or self._signer is None:
-            return request.frame
-        return self._signer(request.frame, self._now_us() // 1_000_000, uuid.uuid4().hex)
-
-    def _keep(self, outputs: list[Any]) -> Close | None:
-        close = None
-        progress = self.progress
-        for unit in outputs:
-            kind = type(unit)
-            if kind is Event:
-                progress.events += 1
-                progress.last_data_us = unit.received_us
-                if not self._outbox.add(unit):
-                    telemetry.event_refused(self.stream.name, unit.symbol, unit.feed)
-            elif kind is Gap:
-                self._outbox.add(unit)
-                telemetry.gap_detected(self.stream.name, unit.symbol, unit.feed, unit.from_id, unit.to_id, unit.size)
-            elif kind is Quarantined:
-                self._outbox.add(unit)
-                telemetry.frame_rejected(self.stream.name, unit.reason, len(unit.frame))
-            elif kind is Close:
-                close = unit
-        return close
-
-    def _report_rejections(self, session: Session) -> None:
-        for (symbol, feed), status in session.feeds.items():
-            if status.state is FeedState.REJECTED and (symbol, feed) not in self._rejected:
-                self._rejected.add((symbol, feed))
-                telemetry.subscription_rejected(self.stream.name, symbol, feed, status.why)
+    def _refused(self, error: ConnectionFailed, failures: int) -> None:
+        """Give a refusal its name and its remedy; a venue that tells us to stay away is obeyed by all workers."""
+        detail = str(error)
+        state = "failed"
+        if error.status in (418, 429):
+            wait_s = error.retry_after_s or DEFAULT_RETRY_AFTER_S
+            self._venue.stay_away(wait_s)
+            state, detail = "rate_limited", f"{detail}: all workers stay away for {wait_s:.0f} s"
+        elif error.status in (403, 451):
+            name = self.stream.exchange
+            state = "refused"
+            detail = f"{detail}: it does not serve this place; set [exchanges.{name}] ws_url, rest_url or proxy"
+        self._say(state, detail)
+        telemetry.connection_failed(self.stream.name, detail, delay_s(failures + 1, *self._retry(), 0.5))
 
     def _say(self, connection: str, why: str = "") -> None:
         self.progress.connection, self.progress.since_us, self.progress.why = connection, self._now_us(), why
@@ -257,7 +205,7 @@ class StreamRunner:
                     "since_us": status.since_us,
                     "why": status.why,
                     "age_s": round(now_s - status.last_data_s, 3),
-                    "interval_s": status.interval_s and round(status.interval_s, 4),
+                    "interval_s": status.rhythm.interval_s and round(status.rhythm.interval_s, 4),
                 }
             )
         return {

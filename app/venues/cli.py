@@ -137,8 +137,8 @@ def catalogue() -> str:
     """Every fault with what it does and its parameters, as lines."""
     lines = []
     for name, kind in CATALOGUE.items():
-        params = " ".join(f"{key}={param.default}" for key, param in kind.params.items())
-        lines += [f"{name}{',' if params else ''}{params.replace(' ', ',')}", f"    {kind.text}"]
+        spec = ",".join([name, *(f"{key}={param.default}" for key, param in kind.params.items())])
+        lines += [spec, f"    {kind.text}"]
         lines.append(f"    limits: {', '.join(limit for limit in LIMITS if limit in kind.limits)}")
     return "\n".join(lines)
 

@@ -151,7 +151,9 @@ class Content:
             fate.quarantined += 1
             expected.quarantine[batch.epoch, unit.symbol, unit.feed, unit.number, unit.frame] += 1
         for gap in batch.gaps:
-            expected.gaps[batch.epoch, gap.symbol, gap.feed, gap.number, gap.from_id, gap.to_id, gap.size, gap.cause] += 1
+            expected.gaps[
+                batch.epoch, gap.symbol, gap.feed, gap.number, gap.from_id, gap.to_id, gap.size, gap.cause
+            ] += 1
         for loss in batch.losses:
             key = batch.epoch, loss.symbol, loss.feed, loss.first, loss.last, loss.count, loss.cause
             expected.losses[key] += 1

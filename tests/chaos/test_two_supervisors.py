@@ -29,7 +29,7 @@ def test_every_stream_has_one_holder_and_one_connection_however_often_it_is_disp
     def opened() -> dict[str, int]:
         return {name: state["connections_opened"] for name, state in wiring.board.states(names).items()}
 
-    with celery_workers(("one", "two", "three"), "streams", rig) as workers:
+    with celery_workers(("one", "two", "three"), "streams", rig, threads=2) as workers:
         environ = {"CONFIG_PATH": str(rig.path)}
         supervisors = [nursery.start("supervise", rig.path, environ=environ, rounds=5) for _ in range(2)]
         sent = [name for supervisor in supervisors for name in supervisor.wait().result]
@@ -40,9 +40,8 @@ def test_every_stream_has_one_holder_and_one_connection_however_often_it_is_disp
         until(lambda: opened() == dict.fromkeys(names, 1), "every stream is collected", 40)
         queue = f"{rig.prefix}:celery:streams"
         until(lambda: wiring.redis.llen(queue) == 0, "every further message is taken too")
-        until(lambda: sum(worker.log.count("succeeded in") for worker in workers.values()) >= 3 * len(names), "and done")
         assert holders().keys() == set(names)
-        assert set(holders().values()) <= {worker.pid for worker in workers.values()}
+        assert set(holders().values()) == {worker.pid for worker in workers.values()}  # two at most fit into each
         assert exchange.status()["connections"] == len(names)
         assert [worker.signal(signal.SIGTERM) for worker in workers.values()] == [0, 0, 0]
     assert holders() == {}

@@ -20,7 +20,7 @@ from tests.support.path import archived, finish, segment_files
 from tests.support.redis_process import RedisProcess
 from tests.support.rig import Rig
 
-PASSWORD = "pa55-never-shown"  # noqa: S105
+PASSWORD = "pa55-never-shown"
 
 
 def push(rig: Rig, first: int = 1, count: int = 3) -> None:

@@ -156,6 +156,21 @@ def test_a_lost_book_frame_breaks_the_chain_of_updates(exchange: ExchangeProcess
     assert (missing["U"], missing["u"]) == (books[1]["u"] + 1, books[2]["U"] - 1)
 
 
+def test_trades_that_were_withheld_can_be_fetched_over_rest(exchange: ExchangeProcess, client: Any) -> None:
+    exchange.let("lose,venue=binance,feed=trade,skip=5,count=4")
+    frames(client("binance"), 12, is_trade)
+    (first, *_) = faults_of(exchange, "lose", 4)
+    exchange.halt()
+    withheld = [x for x in exchange.lines() if x.get("withheld") and x["connection"] == first["connection"]]
+    url = exchange.venues["binance"]["rest_url"] + "/api/v3/historicalTrades"
+    asked = {"symbol": "ETHUSDT", "fromId": withheld[0]["id"], "limit": "4"}
+    told = httpx.get(url, params=asked, trust_env=False).json()
+    lost = [json.loads(x["text"]) for x in withheld]
+    assert [(x["id"], x["price"], x["qty"], x["time"], x["isBuyerMaker"]) for x in told] == [
+        (x["t"], x["p"], x["q"], x["T"], x["m"]) for x in lost
+    ]
+
+
 def test_a_duplicated_frame_comes_twice_and_is_written_twice(exchange: ExchangeProcess, client: Any) -> None:
     exchange.let("duplicate,venue=binance,feed=trade,skip=1,times=3")
     ids = [frame["data"]["t"] for frame in frames(client("binance"), 6, is_trade)]
@@ -205,8 +220,9 @@ def test_a_half_open_connection_says_nothing_more_and_sends_no_fin(exchange: Exc
         while True:
             seen += "data" in json.loads(reader.recv())
     reader.send("ping")
+    reader.ping("now")
     with pytest.raises(websocket.WebSocketTimeoutException):
-        reader.recv()
+        reader.recv_data_frame(control_frame=True)
     (told,) = faults_of(exchange, "half-open")
     assert frames(client("okx"), 3, lambda frame: "data" in frame), "other connections live"
     lines = [x for x in exchange.lines() if x["connection"] == told["connection"]]
@@ -287,23 +303,6 @@ def test_garbage_comes_before_the_frame_and_the_sent_file_shows_it(
     assert frames(reader, 1, lambda frame: "publicTrade" in str(frame.get("topic")))
 
 
-def test_an_oversized_frame_arrives_whole_and_pongs_do_not_fall_into_it(exchange: ExchangeProcess, client: Any) -> None:
-    exchange.let("oversized,venue=upbit,bytes=20000000")
-    reader = client("upbit")
-    reader.ping(b"now")
-    sizes: list[int] = []
-    while len(sizes) < 3:
-        opcode, payload = reader.recv_data()
-        if opcode == websocket.ABNF.OPCODE_TEXT:
-            assert len(json.loads(payload)["padding"]) == 20_000_000 - 14
-            sizes.append(len(payload))
-        elif sizes:
-            assert json.loads(payload)["type"] in ("orderbook", "trade")
-            sizes.append(0)
-    assert sizes == [20_000_000, 0, 0]
-    assert faults_of(exchange, "oversized")[0]["bytes"] == 20_000_000
-
-
 def raw_frames(wire: socket.socket, data: bytes, pieces: list[int] | None = None) -> Iterator[tuple[int, bytes]]:
     """(first byte, payload) of each frame of a socket, whatever its reserved bits say; `pieces` gets what came at once."""
 
@@ -350,6 +349,30 @@ def masked(text: str) -> bytes:
     """A client's text frame of less than 64 KiB, under a mask of zeros."""
     payload = text.encode()
     return bytes([0x81, 0x80 | 126]) + len(payload).to_bytes(2, "big") + bytes(4) + payload
+
+
+def test_an_oversized_frame_arrives_whole_and_no_pong_falls_into_it(exchange: ExchangeProcess) -> None:
+    exchange.let("oversized,venue=upbit,bytes=30000000")
+    wire, _, rest = handshake(exchange, "upbit")
+    with contextlib.closing(wire):
+        wire.sendall(masked(json.dumps(SUBSCRIBE["upbit"])))
+        begin = rest
+        while (head := begin.find((30_000_000).to_bytes(8, "big"))) < 0:
+            begin += wire.recv(65536)
+        # Most of it does not fit between the two yet: it is being sent, and now a PING is answered.
+        wire.sendall(b"\x89\x83\0\0\0\0now")
+        heads = []
+        for first, payload in raw_frames(wire, begin[head - 2 :]):
+            heads.append(first)
+            if len(heads) == 1:
+                assert json.loads(payload) == {"padding": "0" * (30_000_000 - 14)}
+            elif first == 0x8A:
+                assert payload == b"now"
+                break
+            else:
+                assert json.loads(payload)["type"] in ("orderbook", "trade")
+        assert heads[0] == 0x81
+    assert faults_of(exchange, "oversized")[0]["bytes"] == 30_000_000
 
 
 @pytest.mark.parametrize("offer", ["", "Sec-WebSocket-Extensions: permessage-deflate\r\n"])
@@ -648,11 +671,14 @@ def test_the_same_seed_loses_the_same_trades_and_faults_may_come_from_a_file(tmp
 def test_a_server_with_silent_slow_and_stuck_clients_ends_when_it_is_told(tmp_path: Path) -> None:
     process = ExchangeProcess(tmp_path / "ending", rate=200, seed=1)
     try:
+        process.let("half-open,connection=1", "slow,connection=2,byte_s=100", "duplicate,connection=3,times=25")
         readers = [process.connect("coinbase") for _ in range(3)]
         for reader in readers:
             reader.send('{"type":"subscribe","product_ids":["BTC-USD"],"channels":["level2_batch"]}')
-        process.let("half-open,connection=1", "slow,connection=2,byte_s=100")
-        until(lambda: {x["fault"] for x in process.lines() if "fault" in x} == {"half-open", "slow"})
+        # The third has a snapshot of a megabyte 25 times over waiting for it, and does not read.
+        struck = {"half-open", "slow", "duplicate"}
+        until(lambda: {x["fault"] for x in process.lines() if "fault" in x} == struck)
+        assert process.status()["queued"] == 2
         process.process.terminate()
         assert process.process.wait(10) == 0
         for reader in readers:

@@ -6,6 +6,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from app.model import Batch
 from app.pipeline import periodic
 from app.pipeline.supervise import collect
 from app.wiring import Wiring
+from tests.support import batches as made
 from tests.support.exchanges import ExchangeProcess
 from tests.support.path import (
     NEVER,
@@ -119,6 +121,33 @@ def test_a_stop_while_redis_is_frozen_leaves_everything_in_the_spool_and_the_nex
     assert figures(wiring, server.sent_file).faults == []
 
 
+def test_a_stop_in_the_middle_of_the_data_keeps_what_was_on_its_way(rig: Rig, exchange_server: StartExchanges) -> None:
+    server = exchange_server(rate=200)
+    rig.write({"okx": MARKETS["okx"], "bybit": MARKETS["bybit"]}, server.venues)
+    wiring = rig.wiring()
+    with Collecting(wiring) as collecting:
+        until(collecting.live, "every feed is live")
+        collecting.more(500)
+        assert set(collecting.finish().values()) == {"stop"}
+    server.halt()
+    finish(wiring)
+    texts = {text for rows in archived(wiring).values() for _, text in rows}
+    compare(wiring, [entry for entry in server.sent() if not entry.get("maybe") or entry["data"] in texts])
+
+
+def test_a_spool_that_no_stream_owns_any_more_is_delivered_by_the_next_start_of_any(rig: Rig) -> None:
+    rig.write({"bybit": ["BTCUSDT"]})
+    wiring = rig.wiring()
+    spool = wiring.spool("binance-0-trade")
+    assert spool.lock()
+    left = made.batch(1, [made.event(1), made.event(2)], stream="binance-0-trade")
+    spool.append(BatchCodec().encode(left))
+    spool.close()
+    assert collect(wiring, "binance-0-trade", threading.Event()) == "not planned"
+    assert not wiring.spool("binance-0-trade")
+    assert batches(wiring, "binance-0-trade") == [left]
+
+
 @pytest.mark.parametrize("speaks", [True, False], ids=["the venue refuses it", "the venue stays silent"])
 def test_an_unknown_symbol_is_rejected_with_the_reason_and_the_others_are_live(
     speaks: bool, rig: Rig, exchange_server: StartExchanges
@@ -204,7 +233,7 @@ def test_twenty_seconds_without_redis_at_a_thousand_frames_a_second_lose_nothing
     assert set(collecting.finish(60).values()) == {"stop"}
     finish(wiring)
 
-    assert min(later - earlier for earlier, later in zip(seen, seen[1:], strict=False)) > 0
+    assert min(later - earlier for earlier, later in pairwise(seen)) > 0
     assert seen[-1] - before > 10_000
     assert peak <= 2 * 1024 * 1024
     account = figures(wiring, server.sent_file).figures

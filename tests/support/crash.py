@@ -161,10 +161,10 @@ def nursery(directory: Path, environ: Mapping[str, str]) -> Iterator[Nursery]:
 class CeleryWorker:
     """A worker process as the Procfile starts one, for these queues; `environ` names its settings."""
 
-    def __init__(self, name: str, queues: str, directory: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, name: str, queues: str, threads: int, directory: Path, environ: Mapping[str, str]) -> None:
         self._log = (directory / f"{name}.log").open("w+b")
         command = [
-            sys.executable, "-m", "celery", "-A", "app", "worker", "-P", "threads", "-Q", queues, "-c", "8",
+            sys.executable, "-m", "celery", "-A", "app", "worker", "-P", "threads", "-Q", queues, "-c", str(threads),
             "-n", f"{name}@%h", "--without-gossip", "--without-mingle", "--loglevel", "INFO",
         ]  # fmt: skip
         self._process = subprocess.Popen(
@@ -189,9 +189,9 @@ class CeleryWorker:
 
 
 @contextmanager
-def celery_workers(names: tuple[str, ...], queues: str, rig: Rig) -> Iterator[dict[str, CeleryWorker]]:
+def celery_workers(names: tuple[str, ...], queues: str, rig: Rig, *, threads: int) -> Iterator[dict[str, CeleryWorker]]:
     """Workers of one settings file for the time of a `with`."""
-    workers = {name: CeleryWorker(name, queues, rig.directory, rig.environ) for name in names}
+    workers = {name: CeleryWorker(name, queues, threads, rig.directory, rig.environ) for name in names}
     try:
         yield workers
     finally:
@@ -225,6 +225,8 @@ def places(passed: list[str]) -> list[int]:
 
 def _serve() -> None:
     """Answer orders and waits, a line each, until the test run closes the pipe; then end what still runs."""
+    import boto3.session  # type: ignore[import-untyped]
+    import httpx  # noqa: F401
     import pyarrow.parquet  # type: ignore[import-untyped]  # noqa: F401
 
     import app.objects.bucket
@@ -238,6 +240,7 @@ def _serve() -> None:
     from app.config import load
 
     load(CHECKOUT / "settings.toml", {})  # for what it imports
+    boto3.session.Session("none", "none").client("s3", "us-east-1")  # the same
 
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     children: set[int] = set()

@@ -28,7 +28,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "cryptography": ("app.exchanges.coinbase_jwt",),
     "dynaconf": ("app.settings_sources",),
     # REST questions to a venue; the demo and the built-in exchanges' control endpoint.
-    "httpx": ("app.connection", "app.launch"),
+    "httpx": ("app.pipeline.symbols", "app.launch"),
     "kombu": ("celeryconfig", "tasks"),
     "msgspec": ("app",),
     "prometheus_client": ("app.web", "app.commands"),
@@ -72,8 +72,6 @@ TIERS: dict[str, tuple[str, ...]] = {
     "app.store": (*_WORDS, "app.clock", "app.telemetry"),
     "app.objects": _WORDS,
     "app.connection": (*_WORDS, "app.exchanges", "app.sequence"),
-    # Its question is about a planned stream.
-    "app.connection.symbols": ("app.errors", "app.exchanges", "app.pipeline.plan"),
     "app.pipeline": _BELOW_PIPELINE,
     # What beat calls: they are given the wiring and use one part after the other.
     "app.pipeline.periodic": (*_BELOW_PIPELINE, "app.wiring"),
@@ -84,7 +82,7 @@ TIERS: dict[str, tuple[str, ...]] = {
 
 #: They take time, randomness and the network's answers as arguments.
 PURE = (
-    "app.codec", "app.connection.backoff", "app.connection.session", "app.exchanges", "app.model",
+    "app.codec", "app.connection.backoff", "app.connection.feed", "app.connection.freshness", "app.connection.session", "app.exchanges", "app.model",
     "app.pipeline.outbox", "app.pipeline.plan", "app.sequence",
 )  # fmt: skip
 IMPURE = {

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.connection.session import Close, FeedState, Output, Send, Session
+from app.connection.freshness import Rhythm
+from app.connection.session import Close, FeedState, Fetch, Output, Send, Session
 from app.exchanges import EXCHANGES
 from app.exchanges.base import Exchange, Subscription
 from app.model import ORDERBOOK, TRADE, UNDECODED, EpochEnd, Event, Gap, Quarantined, Range
@@ -35,12 +36,13 @@ class Link:
         data_timeout_s: float = 10,
         continuity: Continuity | None = None,
         epoch: str = EPOCH,
+        rhythms: dict[tuple[str, str], Rhythm] | None = None,
     ) -> None:
         subscription = Subscription(tuple(symbols), feeds, exchange.orderbook_channels[0], exchange.trade_channels[0])
         self.now_s = 5000.0
         self.session = Session(
             exchange, subscription, continuity or Continuity(), epoch=epoch,
-            dead_timeout_s=dead_timeout_s, data_timeout_s=dict.fromkeys(symbols, data_timeout_s),
+            dead_timeout_s=dead_timeout_s, data_timeout_s=dict.fromkeys(symbols, data_timeout_s), rhythms=rhythms,
         )  # fmt: skip
         self.sent_first = self.session.opened(self.now_s, self.now_us)
 
@@ -370,12 +372,14 @@ def test_a_feed_is_judged_by_its_own_rhythm() -> None:
         if second % 10 == 9:
             link.receive(trades(second))
         link.session.tick(link.now_s, link.now_us)
-    link.pass_s(18, frame="pong")
+    link.pass_s(4, frame="pong")
     assert link.states() == {("BTC-USDT", ORDERBOOK): FeedState.LIVE, ("BTC-USDT", TRADE): FeedState.LIVE}
+    link.pass_s(14, frame="pong")  # more than five of the book's seconds
+    assert link.states() == {("BTC-USDT", ORDERBOOK): FeedState.QUIET, ("BTC-USDT", TRADE): FeedState.LIVE}
     link.pass_s(3, frame="pong")  # more than twenty of the book's seconds
     assert link.states() == {("BTC-USDT", ORDERBOOK): FeedState.STALE, ("BTC-USDT", TRADE): FeedState.LIVE}
     link.pass_s(170, frame="pong")
-    assert link.states()["BTC-USDT", TRADE] is FeedState.LIVE
+    assert link.states()["BTC-USDT", TRADE] is FeedState.QUIET
     link.pass_s(12, frame="pong")  # more than twenty of the trades' ten seconds
     assert link.states()["BTC-USDT", TRADE] is FeedState.STALE
 
@@ -393,8 +397,61 @@ def test_a_stale_feed_is_asked_for_once_and_touches_no_other_and_live_data_makes
     assert closes(outputs) == []
     link.receive(trades(2, symbol="ETH-USDT"))
     assert link.states()["ETH-USDT", TRADE] is FeedState.LIVE
-    again = [frame for frame in sends(link.pass_s(120, frame=trades(8), every_s=0.5)) if frame != "ping"]
+    again = [frame for frame in sends(link.pass_s(300, frame=trades(8), every_s=0.5)) if frame != "ping"]
     assert again == asked, "a second silence is a new one"
+
+
+def test_a_feed_with_a_rhythm_that_falls_silent_costs_one_new_connection_and_no_second() -> None:
+    rhythms: dict[tuple[str, str], Rhythm] = {}
+    link = Link(data_timeout_s=10, symbols=["BTC-USDT"], rhythms=rhythms)
+    link.receive(book(-1, 5))
+    link.pass_s(1)
+    link.receive(book(5, 6))
+    outputs = link.pass_s(60, frame=trades(7), every_s=0.5)
+    assert closes(outputs)[:1] == ["data_timeout"]
+    second = Link(data_timeout_s=10, symbols=["BTC-USDT"], rhythms=rhythms)
+    assert closes(second.pass_s(300, frame=trades(8), every_s=0.5)) == []
+    assert second.states() == {("BTC-USDT", ORDERBOOK): FeedState.STALE, ("BTC-USDT", TRADE): FeedState.LIVE}
+
+
+def test_a_slow_market_keeps_its_rhythm_over_a_reconnect() -> None:
+    rhythms: dict[tuple[str, str], Rhythm] = {}
+    link = Link(data_timeout_s=10, symbols=["BTC-USDT"], feeds=(TRADE,), rhythms=rhythms)
+    for id in range(5):
+        link.receive(trades(id))
+        link.pass_s(9, frame="pong")
+    second = Link(data_timeout_s=10, symbols=["BTC-USDT"], feeds=(TRADE,), rhythms=rhythms)
+    second.now_s = link.now_s
+    second.session.opened(second.now_s, second.now_us)
+    second.pass_s(100, frame="pong")
+    assert second.states() == {("BTC-USDT", TRADE): FeedState.SUBSCRIBING}
+
+
+def test_a_stale_symbol_that_the_venue_no_longer_lists_is_halted_and_asked_for_again_slowly() -> None:
+    link = Link(data_timeout_s=10, symbols=["BTC-USDT", "ETH-USDT"], feeds=(TRADE,))
+    outputs = link.pass_s(15, frame=trades(7), every_s=0.5)
+    assert [output for _, output in outputs if isinstance(output, Fetch)] == [Fetch("symbols")]
+    link.session.unlisted({"ETH-USDT": "not listed"}, link.now_us)
+    assert link.states() == {("BTC-USDT", TRADE): FeedState.LIVE, ("ETH-USDT", TRADE): FeedState.HALTED}
+    halted_s = link.now_s
+    outputs = link.pass_s(1000, frame=trades(8), every_s=5)
+    asked = [round(at_s - halted_s) for at_s, output in outputs if isinstance(output, Send) and output.frame != "ping"]
+    wanted = [300, 300, 900, 900]  # an unsubscribing and a subscribing, after five minutes and ten more
+    assert [min(wanted, key=lambda s: abs(s - at_s)) for at_s in asked] == wanted
+    assert max(abs(a - b) for a, b in zip(asked, wanted, strict=True)) <= 2
+    link.receive(trades(9, symbol="ETH-USDT"))
+    assert link.states()["ETH-USDT", TRADE] is FeedState.LIVE
+
+
+def test_a_refused_feed_is_asked_for_again_after_five_minutes_and_keeps_its_words() -> None:
+    link = Link(symbols=["BTC-USDT", "ETH-USDT"], feeds=(TRADE,))
+    link.session.reject("ETH-USDT", "no such market", link.now_us)
+    refused_s = link.now_s
+    outputs = link.pass_s(310, frame=trades(7), every_s=5)
+    asked = [at_s - refused_s for at_s, output in outputs if isinstance(output, Send) and output.frame != "ping"]
+    assert [at_s for at_s in asked if at_s < 295 and at_s > 2] == []
+    assert len([at_s for at_s in asked if at_s >= 295]) == 2
+    assert link.session.feeds["ETH-USDT", TRADE].why == "no such market"
 
 
 def test_where_the_venue_takes_only_the_whole_request_it_is_said_once_for_all_stale_feeds() -> None:

@@ -5,7 +5,9 @@ import pytest
 from click.testing import CliRunner
 
 from app.venues.cli import VENUES, exchange_server, listening, recordings, table
+from app.venues.faults import CATALOGUE, LIMITS, faults
 from app.venues.instruments import DOLLARS
+from app.venues.spoiled import KINDS
 
 
 def test_the_table_is_what_a_user_pastes_into_the_settings() -> None:
@@ -69,3 +71,41 @@ def test_the_documentation_names_every_option_and_every_base() -> None:
     options = [option for parameter in exchange_server.params for option in parameter.opts]
     assert [option for option in options if option not in text] == []
     assert [base for base in DOLLARS if not base.startswith("TEST") and base not in text] == []
+
+
+def test_the_documentation_has_every_fault_with_an_example_that_can_be_used() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "rehearse.md").read_text()
+    rows = [row.split(" | ") for row in text.splitlines() if row.startswith("| `") and row.count(" | ") == 3]
+    told = {row[0].strip("|* `"): row for row in rows if row[0].strip("|* `") in CATALOGUE}
+    assert list(told) == list(CATALOGUE)
+    letters = {
+        "V": {"venue", "after_s", "for_s"},
+        "R": {"venue", "after_s", "for_s", "probability", "count", "skip"},
+        "F": set(LIMITS),
+    }
+    for name, (first, limits, example, _) in told.items():
+        (fault,) = faults(example.strip("`"))
+        assert fault.name == name
+        assert (" *" in first) is CATALOGUE[name].lasting
+        letter, *more = limits.split(", ")
+        assert letters[letter] | set(more) == CATALOGUE[name].limits, name
+        assert all(param in "".join(told[name]) for param in CATALOGUE[name].params if param != "kind"), name
+    assert [kind for kind in KINDS if f"`{kind}`" not in text] == []
+
+
+def test_the_list_of_faults_is_made_of_lines_that_can_be_used() -> None:
+    result = CliRunner().invoke(exchange_server, ["--list-faults"])
+    assert result.exit_code == 0
+    lines = [line for line in result.output.splitlines() if line and not line.startswith(" ")]
+    names = [line.partition(",")[0] for line in lines]
+    assert names == list(CATALOGUE)
+    for line in lines:
+        assert faults(line + (",symbol=x" if line.startswith("refuse-symbol") else ""))
+
+
+def test_a_wrong_fault_is_explained_before_anything_is_served(tmp_path: Path) -> None:
+    listed = tmp_path / "faults"
+    listed.write_text("cut\nloose,venue=okx\n")
+    for given in ("loose,venue=okx", str(listed)):
+        result = CliRunner().invoke(exchange_server, ["--faults", given])
+        assert result.exit_code == 2 and "did you mean 'lose'?" in " ".join(result.output.split())

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import httpx
 
-from app.errors import FrameRejected
+from app.buffer.budget import Budget
+from app.errors import BufferUnavailable, FrameRejected
 from app.exchanges import exchange_of
 from app.pipeline.plan import Stream
 
 TIMEOUT_S = 5.0
+#: A venue that says "too many" without saying for how long is left alone for this.
+BLOCKED_S = 60.0
 
 
-def unlisted(stream: Stream) -> dict[str, str]:
+def unlisted(stream: Stream, budget: Budget) -> dict[str, str]:
     """The stream's symbols that its venue does not list, with words for people.
 
     Empty where the venue could not be asked: then silence is judged by freshness alone.
     """
     exchange = exchange_of(stream.exchange, stream.source)
     try:
+        if budget.take(stream.exchange, "rest", exchange.limits.rest) > 0:
+            return {}
         response = httpx.get(
             stream.rest_url.rstrip("/") + exchange.symbols_path,
             timeout=TIMEOUT_S,
@@ -25,9 +30,12 @@ def unlisted(stream: Stream) -> dict[str, str]:
             trust_env=False,
             headers={"User-Agent": "collector"},
         )
+        if response.status_code in (418, 429):
+            told = response.headers.get("retry-after", "")
+            budget.block(stream.exchange, float(told) if told.isdecimal() else BLOCKED_S)
         response.raise_for_status()
         listed = exchange.listed(response.content)
-    except (httpx.HTTPError, FrameRejected):
+    except (httpx.HTTPError, FrameRejected, BufferUnavailable):
         return {}
     return {
         symbol: f"not in the venue's list of open symbols ({exchange.symbols_path})"

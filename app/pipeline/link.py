@@ -1,0 +1,162 @@
+"""One connection at work: reads its socket, asks its session, keeps what came and sends what is due.
+
+Runs on the thread that calls `run`, which waits for nothing but the socket.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+
+from app import telemetry
+from app.connection.feed import FeedState
+from app.connection.session import Close, Fetch, Output, Send, Session
+from app.connection.socket import ConnectionEnded, FrameTooLarge, Socket
+from app.exchanges.base import Signer
+from app.model import Event, Gap, Quarantined
+from app.pipeline.outbox import Outbox
+
+#: The reader looks at its timers and at the stop flag at least so often.
+TICK_S = 0.25
+#: After saying goodbye the venue may still have data under way; it is read for at most so long.
+GOODBYE_S = 1.0
+
+
+@dataclass
+class Progress:
+    """What a stream says of itself, in memory; health and dashboard only, never the truth about data."""
+
+    connection: str = "connecting"
+    since_us: int = 0
+    why: str = ""
+    epoch: str = ""
+    opened_count: int = 0
+    frames: int = 0
+    events: int = 0
+    last_data_us: int | None = None
+    closes: dict[str, int] = field(default_factory=dict)
+
+
+class Link:
+    """An open socket and its session. `over` says why to end, "" while there is no reason to."""
+
+    def __init__(
+        self,
+        stream: str,
+        socket: Socket,
+        session: Session,
+        outbox: Outbox,
+        progress: Progress,
+        *,
+        over: Callable[[], str],
+        unlisted: Callable[[], dict[str, str]],
+        signer: Signer | None,
+        monotonic_s: Callable[[], float],
+        wall_us: Callable[[], int],
+    ) -> None:
+        self._stream = stream
+        self._socket, self._session, self._outbox, self._progress = socket, session, outbox, progress
+        self._over, self._unlisted, self._signer = over, unlisted, signer
+        self._now_s, self._now_us = monotonic_s, wall_us
+        #: Answers to `Fetch("symbols")`, asked for on a thread of their own.
+        self._listings: SimpleQueue[dict[str, str]] = SimpleQueue()
+        self._told: set[tuple[str, str]] = set()
+
+    def run(self, unlisted: dict[str, str]) -> Close:
+        """Read until something ends the connection; what has been read by then is in the outbox.
+
+        `unlisted`: symbols that the venue does not list, with words; they are rejected from the start.
+        """
+        try:
+            self._perform(self._session.opened(self._now_s(), self._now_us()))
+            for symbol, words in unlisted.items():
+                self._session.reject(symbol, words, self._now_us())
+            next_tick_s = self._now_s() + TICK_S
+            while True:
+                payload = self._socket.receive(TICK_S)
+                now_s = self._now_s()
+                close = None
+                if payload is not None:
+                    self._progress.frames += 1
+                    close = self._perform(self._session.received(payload, self._now_us(), now_s))
+                if close is None and now_s >= next_tick_s:
+                    next_tick_s = now_s + TICK_S
+                    close = self._tick(now_s)
+                if close is not None:
+                    self._goodbye()
+                    return close
+        except FrameTooLarge as error:
+            self._keep(self._session.oversized(error.size_bytes, error.head, self._now_us()))
+            self._socket.say_goodbye(1009)
+            return Close("oversized_frame", str(error))
+        except ConnectionEnded as error:
+            return Close("stream_ended" if error.code is None else "close_frame", str(error))
+
+    def _tick(self, now_s: float) -> Close | None:
+        for (symbol, feed), status in self._session.feeds.items():
+            if status.state is FeedState.REJECTED and (symbol, feed) not in self._told:
+                self._told.add((symbol, feed))
+                telemetry.subscription_rejected(self._stream, symbol, feed, status.why)
+        while not self._listings.empty():
+            self._session.unlisted(self._listings.get(), self._now_us())
+        if over := self._over():
+            return Close(over)
+        return self._perform(self._session.tick(now_s, self._now_us()))
+
+    def _goodbye(self) -> None:
+        """Say goodbye and keep what the venue had already sent: what arrives is received, and what is received is kept."""
+        self._socket.say_goodbye(1000)
+        until_s = self._now_s() + GOODBYE_S
+        try:
+            while (left_s := until_s - self._now_s()) > 0:
+                payload = self._socket.receive(left_s)
+                if payload is not None:
+                    self._keep(self._session.received(payload, self._now_us(), self._now_s()))
+        except (ConnectionEnded, FrameTooLarge):
+            return
+
+    def _perform(self, outputs: list[Output]) -> Close | None:
+        """Keep what is to be kept, then send what is to be sent; the wish to close, if there is one."""
+        close = self._keep(outputs)
+        for output in outputs:
+            if type(output) is Send:
+                self._socket.send(self._signed(output))
+            elif type(output) is Fetch:
+                self._fetch()
+        return close
+
+    def _fetch(self) -> None:
+        """Ask which symbols the venue lists, without keeping the reader from its socket."""
+
+        def ask() -> None:
+            self._listings.put(self._unlisted())
+
+        threading.Thread(target=ask, name=f"symbols {self._stream}", daemon=True).start()
+
+    def _signed(self, request: Send) -> str | None:
+        """What to send. A token is made now: it lives two minutes, and a paced request may have waited for its turn."""
+        if not request.sign or request.frame is None or self._signer is None:
+            return request.frame
+        return self._signer(request.frame, self._now_us() // 1_000_000, uuid.uuid4().hex)
+
+    def _keep(self, outputs: list[Output]) -> Close | None:
+        close = None
+        progress = self._progress
+        for unit in outputs:
+            if type(unit) is Event:
+                progress.events += 1
+                progress.last_data_us = unit.received_us
+                if not self._outbox.add(unit):
+                    telemetry.event_refused(self._stream, unit.symbol, unit.feed)
+            elif type(unit) is Gap:
+                self._outbox.add(unit)
+                telemetry.gap_detected(self._stream, unit.symbol, unit.feed, unit.from_id, unit.to_id, unit.size)
+            elif type(unit) is Quarantined:
+                self._outbox.add(unit)
+                telemetry.frame_rejected(self._stream, unit.reason, len(unit.frame))
+            elif type(unit) is Close:
+                close = unit
+        return close
