@@ -114,7 +114,8 @@ class Connection:
         self._content.add(
             Batch(
                 self.stream, self.exchange, self.epoch, self._batches, self.opened_us,
-                tuple(runs((unit.symbol, unit.feed, unit.number) for unit in (*events, *frames))), events, frames,
+                tuple(runs([(e.symbol, e.feed, e.number) for e in events] + [(f.symbol, f.feed, f.number) for f in frames])),
+                events, frames,
                 tuple(unit for unit in units if isinstance(unit, Loss)),
                 tuple(unit for unit in units if isinstance(unit, Gap)),
                 EpochEnd(self._clock_us + 1, end, last) if end else None,

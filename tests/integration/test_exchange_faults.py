@@ -306,15 +306,17 @@ def test_garbage_comes_before_the_frame_and_the_sent_file_shows_it(
 def raw_frames(wire: socket.socket, data: bytes, pieces: list[int] | None = None) -> Iterator[tuple[int, bytes]]:
     """(first byte, payload) of each frame of a socket, whatever its reserved bits say; `pieces` gets what came at once."""
 
+    had = bytearray(data)
+
     def take(size: int) -> bytes:
-        nonlocal data
-        while len(data) < size:
+        while len(had) < size:
             more = wire.recv(65536)
             assert more
-            data += more
+            had.extend(more)
             if pieces is not None:
                 pieces.append(len(more))
-        taken, data = data[:size], data[size:]
+        taken = bytes(had[:size])
+        del had[:size]
         return taken
 
     while True:

@@ -342,7 +342,7 @@ def _flush(settings: Path, step: Callable[[str], None], options: dict[str, Any])
     from app.config import load
 
     if "now_us" in options:
-        wiring.wall_us = lambda: options["now_us"]
+        wiring.wall_us = lambda: options["now_us"]  # type: ignore[attr-defined]
     flushing.CLAIM_BATCHES = options.get("claim_batches", flushing.CLAIM_BATCHES)
     flush = wiring.Wiring(load(settings, {}).settings, step=step).flush()
     report = flush.run()
