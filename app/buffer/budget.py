@@ -31,9 +31,3 @@ class Budget:
         """The venue told us to stay away for `seconds` (Retry-After): every worker does. Raises: BufferUnavailable."""
         with answering():
             self._redis.set(f"{self._prefix}:blocked:{venue}", "1", px=max(1, int(seconds * 1000)))
-
-    def blocked_s(self, venue: str) -> float:
-        """Seconds for which the venue told us to stay away, 0.0 where it did not. Raises: BufferUnavailable."""
-        with answering():
-            left_ms = self._redis.pttl(f"{self._prefix}:blocked:{venue}")
-        return max(0, left_ms) / 1000

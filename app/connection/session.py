@@ -83,6 +83,8 @@ class Session:
         self._decode = exchange.decoder(subscription).decode
         self._numbers: dict[tuple[str, str], int] = {}
         self._waiting: deque[Request] = deque()
+        #: When each request of the last hour was sent.
+        self._sent_s: deque[float] = deque()
         self._asked: dict[str, Request] = {}
         self._awaiting_snapshot: dict[str, float] = {}
         #: Number and receive time of the last frame, where the venue counts them all.
@@ -275,9 +277,14 @@ class Session:
     def _paced(self, now_s: float) -> list[Output]:
         """Requests that may be sent by now: at most the venue's messages a second."""
         outputs: list[Output] = []
-        gap_s = 1.0 / self._exchange.limits.messages_per_s
-        while self._waiting and now_s - self._last_sent_s >= gap_s:
+        limits = self._exchange.limits
+        while self._sent_s and now_s - self._sent_s[0] > 3600.0:
+            self._sent_s.popleft()
+        while self._waiting and now_s - self._last_sent_s >= 1.0 / limits.messages_per_s:
+            if limits.requests_per_hour is not None and len(self._sent_s) >= limits.requests_per_hour:
+                break
             request = self._waiting.popleft()
+            self._sent_s.append(now_s)
             self._last_sent_s = now_s
             if request.id:
                 self._asked[request.id] = request

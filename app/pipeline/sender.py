@@ -128,6 +128,7 @@ class Sender:
                     holding = Holding.OURS if self._lease.acquire() else Holding.TAKEN
                 if holding is Holding.TAKEN:
                     self.lost.set()
+                    telemetry.lease_lost(self._stream, self._lease.holder())
             if now_s >= self._publish_s:
                 self._publish_s = now_s + 1.0
                 self._publish(now_s)

@@ -212,7 +212,8 @@ def _asked(context: click.Context, parameter: click.Parameter, given: tuple[str,
     type=click.FloatRange(min=0, min_open=True),
     default=1.0,
     show_default=True,
-    help="Multiply every wait of the venues' heartbeat rules: with 0.01 a client that does not ping OKX is cut in 0.3 s.",
+    help="Multiply every wait of the venues' heartbeat rules: with 0.01 OKX cuts a client that neither "
+    "pings nor gets data in 0.3 s.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the URLs as one line of JSON.")
 def exchange_server(

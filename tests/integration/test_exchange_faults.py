@@ -670,6 +670,15 @@ def test_the_same_seed_loses_the_same_trades_and_faults_may_come_from_a_file(tmp
     assert count > 5 and first[:count] == second[:count]
 
 
+def test_the_heartbeat_rules_run_in_scaled_time_from_the_start(tmp_path: Path) -> None:
+    process = ExchangeProcess(tmp_path / "hurried", options=("--heartbeat-scale", "0.01"))
+    try:
+        assert ended(process.connect("okx")) == (4004, "No data received in 30s.")
+        assert not [line for line in process.lines() if "fault" in line], "a rule that is kept is no fault"
+    finally:
+        process.stop()
+
+
 def test_a_server_with_silent_slow_and_stuck_clients_ends_when_it_is_told(tmp_path: Path) -> None:
     process = ExchangeProcess(tmp_path / "ending", rate=200, seed=1)
     try:

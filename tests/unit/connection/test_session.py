@@ -38,7 +38,9 @@ class Link:
         epoch: str = EPOCH,
         rhythms: dict[tuple[str, str], Rhythm] | None = None,
     ) -> None:
-        subscription = Subscription(tuple(symbols), feeds, exchange.orderbook_channels[0], exchange.trade_channels[0])
+        self.subscription = subscription = Subscription(
+            tuple(symbols), feeds, exchange.orderbook_channels[0], exchange.trade_channels[0]
+        )
         self.now_s = 5000.0
         self.session = Session(
             exchange, subscription, continuity or Continuity(), epoch=epoch,
@@ -560,3 +562,13 @@ def test_the_end_names_the_last_number_of_every_feed_and_of_undecoded_frames() -
         Range("BTC-USDT", TRADE, 1, 3),
         Range(UNDECODED, UNDECODED, 1, 1),
     )
+
+
+def test_no_more_requests_an_hour_are_sent_than_the_venue_allows() -> None:
+    link = Link(symbols=[f"T{n:03}-USDT" for n in range(600)], dead_timeout_s=1e9, data_timeout_s=1e9)
+    frames = [request.frame for request in OKX.subscribe(link.subscription, EPOCH)]
+    assert len(frames) > 480 == OKX.limits.requests_per_hour
+    asked = [f for f in [*sends(link.sent_first), *sends(link.pass_s(600))] if f != "ping"]
+    assert asked == frames[:480]
+    asked += [f for f in sends(link.pass_s(3200)) if f != "ping"]
+    assert asked == frames
