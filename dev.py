@@ -295,7 +295,8 @@ def main(arguments):
     elif command == "lock":
         return lock()
     elif command == "test":
-        become([str(PYTHON), "-m", "pytest", "-ra"] + rest, tidy)
+        # Two at a time, by file: most tests wait for processes. `-n 0` runs them one after the other.
+        become([str(PYTHON), "-m", "pytest", "-ra", "-n", "2", "--dist", "loadscope"] + rest, tidy)
     elif command == "bench":
         benchmark = bench(rest)
         if benchmark:

@@ -115,7 +115,9 @@ class Link:
                 payload = self._socket.receive(left_s)
                 if payload is not None:
                     self._keep(self._session.received(payload, self._now_us(), self._now_s()))
-        except (ConnectionEnded, FrameTooLarge):
+        except FrameTooLarge as error:
+            self._keep(self._session.oversized(error.size_bytes, error.head, self._now_us()))
+        except ConnectionEnded:
             return
 
     def _perform(self, outputs: list[Output]) -> Close | None:

@@ -19,6 +19,8 @@ from app.pipeline.outbox import Outbox
 
 #: After Redis did not answer or was full, the next attempt comes after so long; batches go to the spool meanwhile.
 RETRY_S = 1.0
+#: The spool is drained for so long at a time.
+DRAIN_MOMENT_S = 0.5
 
 
 class Sender:
@@ -47,7 +49,8 @@ class Sender:
         self._publish = publish
         self._codec = BatchCodec()
         self._in_hand: bytes | None = None
-        self._retry_s = 0.0
+        #: No push before this; Redis did not answer, and nothing is asked of it, before that.
+        self._retry_s = self._silent_s = 0.0
         self._renew_s = monotonic_s() + lease.ttl_s / 3
         self._publish_s = 0.0
         #: Set when Redis says somebody else holds the lease: the reader closes its socket then.
@@ -98,7 +101,13 @@ class Sender:
         return True
 
     def _drain(self) -> None:
-        if self._spool and self._now_s() >= self._retry_s and self._spool.drain(self._push):
+        """Deliver from the spool for a moment: lease and deadline are looked at between two moments."""
+        until_s = self._now_s() + DRAIN_MOMENT_S
+        if (
+            self._spool
+            and self._now_s() >= self._retry_s
+            and self._spool.drain(lambda element: self._now_s() < until_s and self._push(element))
+        ):
             telemetry.spool_drained(self._stream)
 
     def _push(self, element: bytes) -> bool:
@@ -114,12 +123,15 @@ class Sender:
             telemetry.buffer_full(self._stream)
         except BufferUnavailable as error:
             telemetry.push_failed(self._stream, error)
+            self._silent_s = self._now_s() + RETRY_S
         self._retry_s = self._now_s() + RETRY_S
         return False
 
     def _keep_lease(self) -> None:
         """Renew at a third of its time. Redis away is not a lost lease: nobody else can take it either (0004)."""
         now_s = self._now_s()
+        if now_s < self._silent_s:
+            return  # it did not answer a moment ago: waiting for it again would only fill the memory queue
         try:
             if now_s >= self._renew_s:
                 self._renew_s = now_s + self._lease.ttl_s / 3
@@ -133,5 +145,5 @@ class Sender:
                 self._publish_s = now_s + 1.0
                 self._publish(now_s)
         except BufferUnavailable as error:
-            self._renew_s = self._publish_s = now_s + RETRY_S
+            self._renew_s = self._publish_s = self._retry_s = self._silent_s = self._now_s() + RETRY_S
             telemetry.push_failed(self._stream, error)

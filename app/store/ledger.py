@@ -53,10 +53,8 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = not path.exists()
         self._engine = writable(path)
-        if fresh:
-            begin_wal(self._engine)
+        begin_wal(self._engine)
         with self._engine.begin() as connection:
             ledger.create_all(connection)
             statement = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT DO NOTHING"
