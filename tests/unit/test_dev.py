@@ -88,7 +88,8 @@ def installs(root: Path) -> list[str]:
 def test_the_first_command_installs_with_hashes_and_the_second_starts_at_once(checkout: Path) -> None:
     first, second = run(checkout, "test", "-k", "words"), run(checkout, "test")
     assert (first.returncode, second.returncode) == (0, 0)
-    assert calls(checkout) == [*installs(checkout), "-m pytest -ra -k words", "-m pytest -ra"]
+    run = "-m pytest -ra -n 2 --dist loadscope"
+    assert calls(checkout) == [*installs(checkout), f"{run} -k words", run]
     assert "[3/4] installing 2 packages ..." in first.stderr.splitlines()
     assert (first.stdout, second.stderr) == ("", "")
 
@@ -183,7 +184,7 @@ def test_make_hands_its_variables_on(checkout: Path) -> None:
     assert calls(checkout)[2:] == [
         "demo --duration 60 --port 9191",
         "-m pytest -ra -m live -k okx",
-        "-m pytest -ra -k a or b",
+        "-m pytest -ra -n 2 --dist loadscope -k a or b",
     ]
 
 
