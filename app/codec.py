@@ -30,6 +30,10 @@ class ElementRejected(ValueError):
     """The bytes are not a batch of a version this code reads."""
 
 
+class NewerFormat(ElementRejected):
+    """The bytes are a batch that a newer version wrote: leave them where they are."""
+
+
 class Header(NamedTuple):
     epoch: str
     number: int
@@ -85,7 +89,8 @@ def header(element: bytes) -> Header:
     if magic != b"C":
         raise ElementRejected("not a batch: wrong first byte")
     if version != VERSION:
-        raise ElementRejected(f"batch format {version}; this version reads {VERSION}: upgrade before you drain it")
+        fault = f"batch format {version}; this version reads {VERSION}: upgrade before you drain it"
+        raise NewerFormat(fault) if version > VERSION else ElementRejected(fault)
     return Header(epoch.hex(), number, events)
 
 

@@ -5,6 +5,7 @@ CollectorError
 │   └── InvalidSymbol      a symbol that cannot be one on this exchange
 ├── FrameRejected          quarantine the frame, go on
 ├── BufferUnavailable      Redis did not answer: spool, retry later
+│   └── BufferFull         Redis is at its maxmemory: as above, but it can be read and emptied
 ├── SpoolFull              the local spool is at its bound: keep in memory, drop the newest beyond that
 ├── StoreError             an object store did not do what was asked; the local copy stays
 │   ├── StoreUnavailable   retry later
@@ -58,6 +59,10 @@ class FrameRejected(CollectorError):
 
 class BufferUnavailable(CollectorError):
     """Redis could not answer in time; nothing is known to have moved."""
+
+
+class BufferFull(BufferUnavailable):
+    """Redis is at its `maxmemory`: it takes no write, and can be read and emptied."""
 
 
 class SpoolFull(CollectorError):

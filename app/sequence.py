@@ -2,7 +2,8 @@
 
 A venue's numbering is given by the exchange module as `follows` and `last` (app/exchanges/base.py). What the two mean is
 the exchange's business; here they are only compared. Books live within one epoch: their state is forgotten at a new
-connection, because a new snapshot starts anew. Trade ids go on across connections, so a hole over a reconnect is seen.
+connection, because a new snapshot starts anew. Trade ids go on across the connections of a process, so a hole over a
+reconnect is seen.
 """
 
 from __future__ import annotations

@@ -86,7 +86,10 @@ def sender_failed(stream: str, error: Exception) -> None:
 
 def batches_abandoned(stream: str, queued: int) -> None:
     log.error(
-        "batches.abandoned", stream=stream, queued=queued, why="neither Redis nor the spool took them before the deadline"
+        "batches.abandoned",
+        stream=stream,
+        queued=queued,
+        why="neither Redis nor the spool took them before the deadline",
     )
 
 
@@ -136,6 +139,10 @@ def row_rejected(symbol: str, feed: str, number: int, error: str) -> None:
 
 def segment_opened(segment: int, path: str) -> None:
     log.info("segment.opened", segment=segment, path=path)
+
+
+def segment_unreadable(segment: int, error: Exception) -> None:
+    _seldom("segment.unreadable", str(segment), segment=segment, error=str(error), then="recording goes on without it")
 
 
 def segment_sealed(segment: int, rows: int) -> None:

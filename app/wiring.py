@@ -15,11 +15,11 @@ from app.buffer.board import Board
 from app.buffer.budget import Budget
 from app.buffer.client import connect
 from app.buffer.events import EventBuffer
-from app.buffer.lease import Lease
+from app.buffer.lease import Holding, Lease
 from app.buffer.spool import Spool
 from app.clock import monotonic_s, wall_us
 from app.config import Settings
-from app.errors import BufferUnavailable, CollectorError, OwnedElsewhere
+from app.errors import BufferFull, BufferUnavailable, CollectorError, OwnedElsewhere
 from app.exchanges import exchange_of
 from app.exchanges.base import Pace
 from app.pipeline.outbox import Allowance, Outbox
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 #: A run of flush or archive renews its lock at a third of this; after a crash the next run waits at most so long.
 LOCK_SECS = 30.0
-#: Who owns a Redis or a prefix is remembered so long after its last run.
+#: Which data directory flushes a Redis is remembered so long after its last run.
 OWNER_SECS = 120.0
 
 
@@ -49,6 +49,8 @@ class Wiring:
     def __init__(self, settings: Settings, *, step: Callable[[str], None] = lambda name: None) -> None:
         self.settings = settings
         self._step = step
+        #: One for all streams of the process; made here, because streams begin at the same moment on many threads.
+        self.allowance = Allowance(settings.buffer.process_max_bytes)
 
     @cached_property
     def redis(self) -> Any:
@@ -89,10 +91,6 @@ class Wiring:
         return {stream.name: stream for stream in streams(self.settings, chosen(self.settings))}
 
     @cached_property
-    def allowance(self) -> Allowance:
-        return Allowance(self.settings.buffer.process_max_bytes)
-
-    @cached_property
     def store(self) -> Store:
         settings = self.settings
         if settings.storage.mode == "local":
@@ -114,15 +112,20 @@ class Wiring:
     def spool(self, stream: str) -> Spool:
         return Spool(self.settings.spool.dir, stream, self.settings.spool.max_bytes, telemetry.spool_damaged)
 
-    def claim_ownership(self, what: str, owner: str) -> None:
-        """One `owner` per Redis prefix (flush) or per object prefix. Raises: OwnedElsewhere, BufferUnavailable."""
-        lease = self.lease(f"owner:{what}", OWNER_SECS, token=owner)
-        if lease.acquire():
+    def claim_ownership(self, what: str, owner: str, ttl_s: float) -> None:
+        """One `owner` of `what` per Redis, remembered for `ttl_s` after its last run.
+
+        Raises: OwnedElsewhere, BufferUnavailable. A full Redis takes no claim: it is emptied all the same.
+        """
+        lease = self.lease(f"owner:{what}", ttl_s, token=owner)
+        try:
+            for _ in range(2):  # it may run out between the two questions
+                if lease.acquire() or lease.renew() is Holding.OURS:
+                    return
+                if (holder := lease.holder()) is not None:
+                    raise OwnedElsewhere(what, holder)
+        except BufferFull:
             return
-        holder = lease.holder()
-        if holder is not None and holder != owner:
-            raise OwnedElsewhere(what, holder)
-        lease.renew()
 
     @property
     def owner(self) -> str:
@@ -172,6 +175,8 @@ class Wiring:
             stream.exchange,
             len(stream.subscription.symbols),
             max_bytes=buffer.stream_max_bytes,
+            # The guarantees of all streams together fit into the bound of the process, whoever runs them.
+            guaranteed_bytes=min(buffer.stream_max_bytes, buffer.process_max_bytes // max(1, len(self.streams))),
             allowance=self.allowance,
             max_events=buffer.batch_max_events,
         )

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from functools import cache
+import threading
 
 from app.wiring import Wiring
 
+_lock = threading.Lock()
+_made: list[Wiring] = []
 
-@cache
+
 def wiring() -> Wiring:
-    """Made on the first task, from the settings that celeryconfig has read and validated."""
-    import celeryconfig
+    """One for all threads, made on first use from the settings that celeryconfig has read and validated."""
+    with _lock:
+        if not _made:
+            import celeryconfig
 
-    return Wiring(celeryconfig.settings)
+            _made.append(Wiring(celeryconfig.settings))
+        return _made[0]

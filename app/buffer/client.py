@@ -11,7 +11,7 @@ from redis.backoff import NoBackoff
 from redis.commands.core import Script
 from redis.retry import Retry
 
-from app.errors import BufferUnavailable
+from app.errors import BufferFull, BufferUnavailable
 
 
 def connect(url: str, timeout_s: float) -> redis.Redis:
@@ -37,5 +37,7 @@ def answering() -> Iterator[None]:
     """Turns what redis-py raises into BufferUnavailable."""
     try:
         yield
+    except redis.OutOfMemoryError as error:
+        raise BufferFull(f"Redis is at its maxmemory: {error}") from error
     except redis.RedisError as error:
         raise BufferUnavailable(f"Redis: {type(error).__name__}: {error}") from error

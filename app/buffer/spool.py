@@ -98,8 +98,8 @@ class Spool:
     def _begin_file(self) -> None:
         if self._tail is not None:
             self._tail.close()
-        files = self._files()
-        number = int(files[-1].stem) + 1 if files else 1
+        taken = [int(path.stem) for path in (*self._files(), *self.directory.glob("*.damaged"))]
+        number = max(taken, default=0) + 1
         # Unbuffered: a buffer would write what a full disk refused once more when the file is closed.
         self._tail = (self.directory / f"{number:012d}.spool").open("xb", buffering=0)
         self._tail_bytes = 0

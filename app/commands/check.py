@@ -85,6 +85,16 @@ def _redis(settings: Settings) -> Iterator[Finding]:
         yield "warning", "does not show its configuration; make sure that maxmemory-policy is noeviction"
     elif policy != "noeviction":
         yield "fault", f"maxmemory-policy is {policy}: it would evict received events; set it to noeviction"
+    limit = int(config("maxmemory") or 0)
+    lists = len({market.exchange for market in settings.all_markets()})
+    if limit and limit < (wanted := lists * settings.buffer.list_max_bytes):
+        yield (
+            "warning",
+            (
+                f"maxmemory is {limit} bytes, the lists of {lists} connections may grow to {wanted} ([buffer] list_max_bytes):"
+                " a full Redis takes no tasks either; lower the bound or raise maxmemory"
+            ),
+        )
     if config("appendonly") == "no" and not config("save"):
         yield "warning", "keeps nothing on disk (appendonly no, no save): a restart loses what is not yet flushed"
     elif config("appendonly") == "no":

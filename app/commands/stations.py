@@ -11,6 +11,7 @@ import click
 from app.commands.settings import wired
 from app.pipeline import periodic
 from app.pipeline.supervise import drain_spools
+from app.store.ledger import REMOVED
 
 
 @click.command()
@@ -39,11 +40,18 @@ def archive(final: bool) -> None:
     wiring = wired()
     stop = threading.Event()
     if final:
-        drain_spools(wiring)
+        drained = drain_spools(wiring)
         flushed = periodic.flush(wiring, stop, deadline_s=None, seal=True)
         if flushed.get("skipped") or flushed.get("failed"):
             click.echo(json.dumps({"flush": flushed}))
             sys.exit(1)
     report = periodic.archive(wiring, stop, final=final)
+    left: dict[str, object] = {}
+    if final:
+        segments = [entry.number for entry in wiring.ledger.segments() if entry.state != REMOVED]
+        lists = [depth.stream for depth in wiring.buffer.depths()]
+        left = {"spools": not drained, "lists": lists, "segments": segments}
+        report["left"] = left
     click.echo(json.dumps(report))
-    sys.exit(1 if report.get("skipped") or report.get("failed") or report.get("timed_out") else 0)
+    unfinished = report.get("skipped") or report.get("failed") or report.get("timed_out") or any(left.values())
+    sys.exit(1 if unfinished else 0)

@@ -13,8 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 
-import msgspec
-
+from app.connection.actions import Close, Fetch, Output, Send
 from app.connection.feed import FeedState, FeedStatus
 from app.connection.freshness import Rhythm
 from app.errors import FrameRejected
@@ -30,29 +29,6 @@ RETRY_LAST_S = 3600.0
 #: More than half of at least so many frames undecodable within the window: the connection starts anew.
 BREAKER_FRAMES = 100
 BREAKER_WINDOW_S = 60.0
-
-
-class Send(msgspec.Struct, frozen=True):
-    """Send this text; None is a protocol PING. `sign`: where there is a key, a token goes into it first."""
-
-    frame: str | None
-    sign: bool = False
-
-
-class Fetch(msgspec.Struct, frozen=True):
-    """Ask the venue over REST for `what` ("symbols"), and feed the answer back in by `unlisted`."""
-
-    what: str
-
-
-class Close(msgspec.Struct, frozen=True):
-    """End this connection; `reason` is a constant, `detail` the venue's words or figures."""
-
-    reason: str
-    detail: str = ""
-
-
-Output = Event | Gap | Quarantined | Send | Fetch | Close
 
 
 class Session:
@@ -123,6 +99,9 @@ class Session:
             return [*found, *self._quarantine(payload, received_us, str(error), now_s)]
         except Exception as error:  # noqa: BLE001 - a decoder with a bug must not cost the frame
             return self._quarantine(payload, received_us, f"decoder_failed: {type(error).__name__}: {error}", now_s)
+        if strange := [m for m in messages if isinstance(m, Decoded) and (m.symbol, m.feed) not in self.feeds]:
+            reason = f"unexpected_feed: {strange[0].symbol} {strange[0].feed}"
+            return self._quarantine(payload, received_us, reason, now_s)
         outputs: list[Output] = []
         for message in messages:
             if isinstance(message, Decoded):
@@ -132,6 +111,10 @@ class Session:
             else:
                 self._control(message, received_us, outputs)
         return outputs
+
+    def alive(self, now_s: float) -> None:
+        """A ping or pong came: the connection lives, whatever its feeds do."""
+        self._last_frame_s = now_s
 
     def tick(self, now_s: float, now_us: int) -> list[Output]:
         """What is due by now: paced requests, the heartbeat, silence. Call at least every quarter second."""

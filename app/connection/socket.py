@@ -17,6 +17,8 @@ from websocket._abnf import frame_buffer
 
 #: Of a frame that is too large, this many leading bytes are kept for quarantine.
 OVERSIZED_HEAD_BYTES = 64 * 1024
+#: A peer that sends nothing but pings must not keep the reader from its timers.
+CONTROL_FRAMES_IN_A_ROW = 16
 
 
 class ConnectionFailed(Exception):
@@ -121,6 +123,8 @@ class Socket:
         except (websocket.WebSocketException, OSError, ValueError) as error:
             raise ConnectionFailed(f"{type(error).__name__}: {error}") from error
         self._timeout_s = connect_timeout_s
+        #: Pings and pongs so far: signs of life of the connection, not of any feed.
+        self.control_frames = 0
 
     def receive(self, timeout_s: float) -> bytes | None:
         """The next data frame's payload, or None when none was complete within `timeout_s`.
@@ -129,7 +133,13 @@ class Socket:
         """
         self._set_timeout(timeout_s)
         try:
-            opcode, frame = self._ws.recv_data_frame()
+            for _ in range(CONTROL_FRAMES_IN_A_ROW):
+                opcode, frame = self._ws.recv_data_frame(control_frame=True)
+                if opcode not in (websocket.ABNF.OPCODE_PING, websocket.ABNF.OPCODE_PONG):
+                    break
+                self.control_frames += 1
+            else:
+                return None
         except websocket.WebSocketTimeoutException:
             return None
         except websocket.WebSocketConnectionClosedException as error:

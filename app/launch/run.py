@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
 
 from app.config import Loaded
+from app.errors import SettingsError
 from app.launch import redis_server
 from app.launch.processes import Processes, commands
 from app.pipeline import periodic
@@ -24,6 +28,7 @@ class Machine:
         self._logs.mkdir(parents=True, exist_ok=True)
         self._environ = dict(environ)
         self._redis: redis_server.RedisServer | None = None
+        self._alone = _alone(data)
         if loaded.origins.get("redis.url", "default") == "default":
             binary = redis_server.find(environ)
             self._redis = redis_server.RedisServer(
@@ -61,6 +66,17 @@ class Machine:
 
     def stop(self) -> None:
         """Streams first, then one flush of what they left, then the rest; Redis last."""
+        try:
+            self._drain()
+        finally:
+            if self._processes is not None:
+                self._processes.stop(timeout_s=10)
+            if self._redis is not None:
+                self._redis.stop()
+            self._alone.close()
+        self._say("stopped")
+
+    def _drain(self) -> None:
         if self._processes is not None:
             self._say("draining")
             self._processes.stop("beat", timeout_s=10)
@@ -69,7 +85,14 @@ class Machine:
             if drain_spools(self._wiring):
                 report = periodic.flush(self._wiring, threading.Event(), deadline_s=30)
                 self._say(f"the last flush stored {report.get('stored', 0)} events")
-            self._processes.stop(timeout_s=10)
-        if self._redis is not None:
-            self._redis.stop()
-        self._say("stopped")
+
+
+def _alone(data: Path) -> BinaryIO:
+    """Holds the data directory for this machine's one `collector run`. Raises: SettingsError."""
+    handle = (data / "run.lock").open("ab")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        handle.close()
+        raise SettingsError(f"another collector run is at work in {data}; stop it, or set [database] path") from None
+    return handle

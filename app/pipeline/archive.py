@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy.exc import DBAPIError
 
 from app import __version__, telemetry
-from app.errors import CollectorError, KeyTaken, RemovalRefused, StoreError
+from app.errors import CollectorError, KeyTaken, RemovalRefused, StoreError, VerifyFailed
 from app.objects import layout, manifest, parquet
 from app.objects.manifest import EpochSpan, GapRecord, LossRecord, Manifest, NumberRange
 from app.objects.parquet import Written
@@ -62,11 +62,12 @@ class Archive:
         self._step = step
         self._removal = Removal(ledger, segments_root, store, step=step)
 
-    def run(self, *, final: bool = False) -> ArchiveReport:
+    def run(self, *, final: bool = False, keep_going: Callable[[], bool] = lambda: True) -> ArchiveReport:
         """Archive every sealed segment, then remove what is proved and no longer needed.
 
         `final` also removes the newest sealed segment, which is otherwise kept so that its successor can find twins.
-        One market's failure never stops another's. Raises: StoreError when the store cannot be used at all.
+        One market's failure never stops another's. Ends early, between two objects, after the cycle's deadline or when
+        `keep_going` says no. Raises: StoreError when the store cannot be used at all.
         """
         started_s = self._now_s()
         report = ArchiveReport()
@@ -88,7 +89,7 @@ class Archive:
                 if holding[:3] in done:
                     self._clear(self._work_path(entry, holding))  # the run that verified it may have been killed then
                     continue
-                if self._now_s() - started_s > self._cycle_deadline_s:
+                if self._now_s() - started_s > self._cycle_deadline_s or not keep_going():
                     report.timed_out = True
                     break
                 try:
@@ -100,13 +101,15 @@ class Archive:
                     report.failed[subject] = str(error)
                     telemetry.object_failed("archive", subject, error)
         if report.timed_out:
-            telemetry.object_failed("timeout", "cycle", TimeoutError(f"over {self._cycle_deadline_s} s"))
+            telemetry.object_failed("timeout", "cycle", TimeoutError("its time is over, or this worker stops"))
         try:
             self._removal.finish()
         except OSError as error:
             report.failed["removal"] = str(error)
             telemetry.object_failed("removal", "unfinished", error)
         for entry in self._removal.candidates(final=final):
+            if not keep_going():
+                break
             try:
                 self._removal.remove(entry)
                 report.removed_segments.append(entry.number)
@@ -129,32 +132,66 @@ class Archive:
             raise CollectorError(f"{path}: {written.rows} rows written, the segment holds {rows}")
         self._step("archive.after_write")
         facts = _Facts.of(segment, holding)
+        earlier = self._stored_earlier(entry, holding)
+        if earlier is not None and earlier.sha256 != written.sha256:
+            # The same rows, written by another version of pyarrow before a stop: what is stored is ours and stays.
+            written = msgspec.structs.replace(written, sha256=earlier.sha256, size_bytes=earlier.size_bytes)
+            if self._finish(entry, holding, earlier.key, written, facts, path, put=False):
+                return
         for suffix in range(MAX_SUFFIX + 1):
             key = layout.object_key(exchange, symbol, data_type, entry.opened_us, self._server, suffix)
-            recorded = ObjectEntry(
-                entry.number, exchange, symbol, data_type, self._store.name, key, rows, written.size_bytes,
-                written.sha256, WRITTEN, None, None,
-            )  # fmt: skip
-            self._ledger.write_object(recorded)
-            telemetry.object_written(key, rows, written.size_bytes)
-            self._step("archive.after_ledger_written")
-            try:
+            if self._finish(entry, holding, key, written, facts, path):
+                return
+        raise KeyTaken(self._store.name, key, f"and {MAX_SUFFIX} more names: is another collector writing this prefix?")
+
+    def _finish(
+        self,
+        entry: SegmentEntry,
+        holding: Holding,
+        key: str,
+        written: Written,
+        facts: _Facts,
+        path: Path,
+        *,
+        put: bool = True,
+    ) -> bool:
+        """From a written file to a verified object under `key`; False when other bytes stand there, which is recorded."""
+        recorded = ObjectEntry(
+            entry.number, *holding[:3], self._store.name, key, holding.rows, written.size_bytes, written.sha256,
+            WRITTEN, None, None,
+        )  # fmt: skip
+        self._ledger.write_object(recorded)
+        telemetry.object_written(key, holding.rows, written.size_bytes)
+        self._step("archive.after_ledger_written")
+        try:
+            if put:
                 self._store.put(key, path, written.sha256)
                 self._step("archive.after_put")
-                proof = self._store.prove(key, written.sha256, written.size_bytes)
-                self._step("archive.after_prove")
-                self._put_manifest(facts.manifest(key, entry, self._ledger.data_directory, self._server, written), path)
-                self._step("archive.after_manifest")
-            except KeyTaken as error:
-                self._ledger.record_conflict(self._store.name, key, entry.number, error.detail)
-                telemetry.object_failed("conflict", key, error)
-                continue
-            self._ledger.verify_object(recorded, proof.how, layout.manifest_key(key))
-            telemetry.object_verified(key, self._store.name, proof.how)
-            self._step("archive.after_verified")
-            self._clear(path)
-            return
-        raise KeyTaken(self._store.name, key, f"and {MAX_SUFFIX} more names: is another collector writing this prefix?")
+            proof = self._store.prove(key, written.sha256, written.size_bytes)
+            self._step("archive.after_prove")
+            self._put_manifest(facts.manifest(key, entry, self._ledger.data_directory, self._server, written), path)
+            self._step("archive.after_manifest")
+        except KeyTaken as error:
+            self._ledger.record_conflict(self._store.name, key, entry.number, error.detail)
+            telemetry.object_failed("conflict", key, error)
+            return False
+        if not self._ledger.verify_object(recorded, proof.how, layout.manifest_key(key)):
+            raise CollectorError(f"{key}: another archive run changed its record meanwhile; the next cycle looks again")
+        telemetry.object_verified(key, self._store.name, proof.how)
+        self._step("archive.after_verified")
+        self._clear(path)
+        return True
+
+    def _stored_earlier(self, entry: SegmentEntry, holding: Holding) -> ObjectEntry | None:
+        """The object that a run before this one had put, if it is in the store with the bytes that the ledger names."""
+        for earlier in self._ledger.objects(entry.number):
+            if earlier[1:4] == holding[:3] and earlier.store == self._store.name and earlier.rows == holding.rows:
+                try:
+                    self._store.prove(earlier.key, earlier.sha256, earlier.size_bytes)
+                    return earlier
+                except VerifyFailed:
+                    return None
+        return None
 
     def _work_path(self, entry: SegmentEntry, holding: Holding) -> Path:
         return self._work / str(entry.number) / holding.exchange / holding.symbol / f"{holding.data_type}.parquet"
@@ -213,7 +250,7 @@ class _Facts:
             spans,
             tuple(GapRecord(**_picked(GapRecord, row)) for row in segment.records("gaps", **where)),
             tuple(LossRecord(**_picked(LossRecord, row)) for row in segment.records("losses", **where)),
-            len(segment.records("quarantine", **where)),
+            segment.count("quarantine", **where),
             holding,
             int(segment.meta()["sealed_us"]),
         )

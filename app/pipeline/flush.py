@@ -15,8 +15,8 @@ from sqlalchemy.exc import DBAPIError
 
 from app import telemetry
 from app.buffer.events import EventBuffer
-from app.codec import BatchCodec, ElementRejected
-from app.errors import SegmentSealed, StoreError
+from app.codec import BatchCodec, ElementRejected, NewerFormat
+from app.errors import BufferUnavailable, CollectorError, SegmentSealed, StoreError
 from app.model import UNDECODED, Batch, Quarantined, Range
 from app.pipeline.late import LateTwins
 from app.store.engine import classify
@@ -97,10 +97,14 @@ class Flush:
                     report.failed[stream] = kind
                     pending.remove(stream)
                     known = KnownRanges()
-                except StoreError as error:  # the archive cannot be asked about late events: they wait in Redis
-                    telemetry.flush_failed(stream, "store", error)
-                    report.failed[stream] = "store"
+                except BufferUnavailable:
+                    raise
+                except Exception as error:  # noqa: BLE001 - whatever one stream brings, the others are flushed
+                    kind = "store" if isinstance(error, StoreError) else type(error).__name__
+                    telemetry.flush_failed(stream, kind, error)
+                    report.failed[stream] = kind
                     pending.remove(stream)
+                    known = KnownRanges()
             if deadline_s is not None and self._now_s() - started_s > deadline_s:
                 break
         if report.batches:
@@ -154,6 +158,8 @@ class Flush:
         """The batch; where the bytes are none, a batch that carries them into quarantine, with a number of its own."""
         try:
             return self._codec.decode(element)
+        except NewerFormat:
+            raise  # it stays where it is, for the version that reads it
         except ElementRejected as error:
             telemetry.element_rejected(stream, error, len(element))
             name = hashlib.sha256(element).hexdigest()[:32]  # repeatable, so that a replay is one
@@ -167,7 +173,10 @@ class Flush:
         if not fresh:
             return
         for entry in self._ledger.segments(SEALING, SEALED):
-            self._kept(entry).load_known(known, fresh)
+            try:
+                self._kept(entry).load_known(known, fresh)
+            except (DBAPIError, OSError) as error:  # one damaged file must not stop recording: identities still hold
+                telemetry.segment_unreadable(entry.number, error)
         self._ledger.load_known(known, fresh)
 
     def _open(self) -> tuple[Segment, SegmentEntry, SealedSegment | None]:
@@ -199,26 +208,31 @@ class Flush:
                 self._step("seal.before_ledger")
                 self._ledger.move_segment(entry.number, OPEN, SEALING)
         for entry in self._ledger.segments(SEALING):
-            self._step("seal.before_mark")
-            segment = Segment.create(
-                self._root / entry.path, entry.number, self._ledger.data_directory, entry.opened_us
-            )
-            segment.seal(self._now_us())
-            self._step("seal.after_mark")
-            if not segment.settle():
-                continue
-            self._step("seal.after_settle")
-            sealed = SealedSegment(self._root / entry.path)
-            rows = sum(holding.rows for holding in sealed.holdings())
-            sealed_us = int(sealed.meta()["sealed_us"])
-            if self._ledger.move_segment(entry.number, SEALING, SEALED, sealed_us=sealed_us, rows=rows):
-                telemetry.segment_sealed(entry.number, rows)
-                report.sealed.append(entry.number)
+            try:
+                self._seal(entry, report)
+            except (DBAPIError, CollectorError, OSError) as error:  # it stays `sealing`, and stops nothing else
+                telemetry.segment_unreadable(entry.number, error)
+
+    def _seal(self, entry: SegmentEntry, report: FlushReport) -> None:
+        """Mark, settle and count one segment; each step may be repeated."""
+        self._step("seal.before_mark")
+        segment = Segment.create(self._root / entry.path, entry.number, self._ledger.data_directory, entry.opened_us)
+        segment.seal(self._now_us())
+        self._step("seal.after_mark")
+        if not segment.settle():
+            return
+        self._step("seal.after_settle")
+        sealed = SealedSegment(self._root / entry.path)
+        rows = sum(holding.rows for holding in sealed.holdings())
+        sealed_us = int(sealed.meta()["sealed_us"])
+        if self._ledger.move_segment(entry.number, SEALING, SEALED, sealed_us=sealed_us, rows=rows):
+            telemetry.segment_sealed(entry.number, rows)
+            report.sealed.append(entry.number)
 
 
 def _may_have_twins(batches: Sequence[Batch], segment_opened_us: int) -> bool:
     """Clocks choose only where to look; whether two events are one is decided by identity."""
-    newest_us = max((event.received_us for batch in batches for event in batch.events[-1:]), default=0)
-    return newest_us < segment_opened_us + TWIN_WINDOW_US or any(
+    oldest_us = min((event.received_us for batch in batches for event in batch.events[:1]), default=segment_opened_us)
+    return oldest_us < segment_opened_us + TWIN_WINDOW_US or any(
         batch.events and batch.events[0].received_us < batch.opened_us + TWIN_WINDOW_US for batch in batches
     )

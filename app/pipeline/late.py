@@ -6,8 +6,6 @@ where to look (generously); whether two events are one is decided by identity.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -15,13 +13,18 @@ from app.model import ORDERBOOK, Batch, Event
 from app.objects import parquet
 from app.objects.store import Store
 from app.store.insert import Lookup, conflict_id
-from app.store.ledger import SEALED, SEALING, VERIFIED, Ledger, SegmentEntry
+from app.store.ledger import OPEN, SEALED, SEALING, VERIFIED, Ledger, SegmentEntry
 from app.store.segment import SealedSegment
 
 #: Twins are received within minutes of each other; so far around the late events their segments are looked up.
 WINDOW_US = 600 * 1_000_000
 
 Held = dict[tuple[str, str], str]
+
+
+def happened_us(event: Event) -> int:
+    """When an event was received or, by its venue, happened: a new subscription repeats the last trade of hours ago."""
+    return event.received_us if event.exchange_us is None else min(event.received_us, event.exchange_us)
 
 
 class LateTwins:
@@ -31,19 +34,23 @@ class LateTwins:
         self._ledger, self._root, self._store = ledger, segments_root, store
 
     def find(self, batches: Sequence[Batch], opened_us: int) -> Lookup | None:
-        """A lookup for those events of `batches` that were received before `opened_us`; None where there are none.
+        """A lookup for those events of `batches` that happened before `opened_us`; None where there are none.
 
-        Objects are read here, so that no transaction waits for a store. Raises: StoreError; OSError.
+        Objects are read here, so that no transaction waits for a store. Raises: StoreError; OSError; ValueError.
         """
-        late = [(batch.exchange, event) for batch in batches for event in batch.events if event.received_us < opened_us]
+        late = [
+            (batch.exchange, event) for batch in batches for event in batch.events if happened_us(event) < opened_us
+        ]
         if not late:
             return None
-        first_us = min(event.received_us for _, event in late) - WINDOW_US
-        last_us = max(event.received_us for _, event in late) + WINDOW_US
+        first_us = min(happened_us(event) for _, event in late) - WINDOW_US
+        last_us = max(happened_us(event) for _, event in late) + WINDOW_US
         around = [
             entry
             for entry in self._ledger.segments()
-            if entry.sealed_us is not None and entry.opened_us <= last_us and entry.sealed_us >= first_us
+            if entry.state != OPEN
+            and entry.opened_us <= last_us
+            and (entry.sealed_us is None or entry.sealed_us >= first_us)
         ]
         kept = [
             SealedSegment(self._root / entry.path, settled=entry.state == SEALED)
@@ -79,8 +86,6 @@ class LateTwins:
         return held
 
     def _rows(self, key: str, ids: set[str]) -> Iterable[tuple[str, str]]:
-        with self._store().open(key) as remote, tempfile.TemporaryFile() as local:
-            shutil.copyfileobj(remote, local, 1024 * 1024)  # Parquet is read from its end
-            local.seek(0)
-            for chunk in parquet.read(local):
+        with self._store().open(key) as file:
+            for chunk in parquet.read(file):
                 yield from ((name, data) for name, _, _, data, _ in chunk if name in ids)

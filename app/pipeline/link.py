@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 
 from app import telemetry
+from app.connection.actions import Close, Fetch, Output, Send
 from app.connection.feed import FeedState
-from app.connection.session import Close, Fetch, Output, Send, Session
+from app.connection.session import Session
 from app.connection.socket import ConnectionEnded, FrameTooLarge, Socket
 from app.exchanges.base import Signer
 from app.model import Event, Gap, Quarantined
@@ -63,6 +64,8 @@ class Link:
         self._now_s, self._now_us = monotonic_s, wall_us
         #: Answers to `Fetch("symbols")`, asked for on a thread of their own.
         self._listings: SimpleQueue[dict[str, str]] = SimpleQueue()
+        self._asking = False
+        self._seen_controls = 0
         self._told: set[tuple[str, str]] = set()
 
     def run(self, unlisted: dict[str, str]) -> Close:
@@ -101,7 +104,11 @@ class Link:
                 self._told.add((symbol, feed))
                 telemetry.subscription_rejected(self._stream, symbol, feed, status.why)
         while not self._listings.empty():
+            self._asking = False
             self._session.unlisted(self._listings.get(), self._now_us())
+        if self._socket.control_frames != self._seen_controls:
+            self._seen_controls = self._socket.control_frames
+            self._session.alive(now_s)
         if over := self._over():
             return Close(over)
         return self._perform(self._session.tick(now_s, self._now_us()))
@@ -131,10 +138,17 @@ class Link:
         return close
 
     def _fetch(self) -> None:
-        """Ask which symbols the venue lists, without keeping the reader from its socket."""
+        """Ask which symbols the venue lists, without keeping the reader from its socket; one question at a time."""
+        if self._asking:
+            return
+        self._asking = True
 
         def ask() -> None:
-            self._listings.put(self._unlisted())
+            found: dict[str, str] = {}
+            try:
+                found = self._unlisted()
+            finally:
+                self._listings.put(found)
 
         threading.Thread(target=ask, name=f"symbols {self._stream}", daemon=True).start()
 

@@ -62,12 +62,14 @@ class Outbox:
         markets: int,
         *,
         max_bytes: int,
+        guaranteed_bytes: int | None = None,
         allowance: Allowance,
         max_events: int,
     ) -> None:
         self._stream, self._exchange = stream, exchange
         self._max_bytes = max_bytes
-        self._share_bytes = max_bytes // max(markets, 1)
+        #: What each market may hold although the queues are full.
+        self._share_bytes = (max_bytes if guaranteed_bytes is None else guaranteed_bytes) // max(markets, 1)
         self._allowance = allowance
         self._max_events = max_events
         self._sections: deque[_Section] = deque()
@@ -83,6 +85,11 @@ class Outbox:
     def queued(self) -> int:
         """Units waiting."""
         return self._queued
+
+    @property
+    def batch_waits(self) -> bool:
+        """Whether a full batch could be taken."""
+        return self._queued >= self._max_events
 
     def begin(self, epoch: Epoch) -> None:
         """What is added from now on belongs to `epoch`. Its first batch goes out at once, so the epoch is on record."""

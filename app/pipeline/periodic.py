@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 from app import telemetry
 from app.buffer.lease import Holding
-from app.errors import BufferUnavailable
-from app.wiring import LOCK_SECS, Wiring
+from app.errors import BufferFull, BufferUnavailable
+from app.wiring import LOCK_SECS, OWNER_SECS, Wiring
 
 #: A flush run ends after this even if the lists fill faster than it empties them, so that a turn-over is never missed.
 FLUSH_DEADLINE_S = 20.0
@@ -19,8 +19,12 @@ FLUSH_DEADLINE_S = 20.0
 def _alone(wiring: Wiring, name: str) -> Iterator[Callable[[], bool] | None]:
     """Holds the lock of `name`, renewed from a thread; yields a question "still ours?", or None when it is taken."""
     lease = wiring.lease(f"lock:{name}", LOCK_SECS)
-    if not lease.acquire():
-        yield None
+    try:
+        if not lease.acquire():
+            yield None
+            return
+    except BufferFull:  # a full Redis takes no lock; it is emptied all the same, for the lock only saves work
+        yield lambda: True
         return
     done, lost = threading.Event(), threading.Event()
 
@@ -53,7 +57,7 @@ def flush(
 
     Raises: OwnedElsewhere, BufferUnavailable, SQLAlchemy's errors for an unusable ledger.
     """
-    wiring.claim_ownership("flush", wiring.owner)
+    wiring.claim_ownership("flush", wiring.owner, OWNER_SECS)
     with _alone(wiring, "flush") as ours:
         if ours is None:
             telemetry.flush_skipped("another run is going on")
@@ -68,14 +72,17 @@ def flush(
 def archive(wiring: Wiring, stop: threading.Event, *, final: bool = False) -> dict[str, object]:
     """One archive cycle. Raises: OwnedElsewhere, StoreError when the store cannot be used at all, BufferUnavailable."""
     server = wiring.settings.aws.home_server_name or "(no server name)"
-    wiring.claim_ownership(f"store:{wiring.store.name}:{server}".replace(" ", "_"), wiring.owner)
+    every_s, deadline_s = wiring.settings.collector.archive_interval_secs, wiring.settings.archive.deadline_secs
+    wiring.claim_ownership(
+        f"store:{wiring.store.name}:{server}".replace(" ", "_"), wiring.owner, 2 * every_s + deadline_s
+    )
     with _alone(wiring, "archive") as ours:
         if ours is None:
             telemetry.archive_skipped("another cycle is going on")
             return {"skipped": "another cycle is going on"}
         if stop.is_set():
             return {"skipped": "this worker is stopping"}
-        return wiring.archive().run(final=final).as_dict()
+        return wiring.archive().run(final=final, keep_going=lambda: ours() and not stop.is_set()).as_dict()
 
 
 def housekeeping(wiring: Wiring) -> dict[str, object]:

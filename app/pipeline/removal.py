@@ -13,6 +13,9 @@ from app.store.ledger import REMOVED, REMOVING, SEALED, VERIFIED, Ledger, Object
 from app.store.schema import SEGMENT_RECORDS
 from app.store.segment import SealedSegment, remove_file
 
+#: Records are carried to the ledger so many at a time.
+CHUNK_RECORDS = 100
+
 
 class Removal:
     """Removes segments of one data directory, one behind: the newest sealed one is where twins are looked up."""
@@ -35,7 +38,7 @@ class Removal:
         """Remove one sealed segment, or refuse. Raises: RemovalRefused, StoreError; the segment stays then."""
         segment = SealedSegment(self._root / entry.path)
         rows = self._prove(entry, segment)
-        records = {name: segment.records(name) for name in SEGMENT_RECORDS}
+        records = {name: segment.chunks(name, CHUNK_RECORDS) for name in SEGMENT_RECORDS}
         self._step("removal.before_ledger")
         if self._ledger.begin_removal(entry.number, rows, records):
             self._step("removal.after_ledger")

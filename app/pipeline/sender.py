@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from threading import Event as Flag
 
+import msgspec
+
 from app import telemetry
 from app.buffer.events import EventBuffer
 from app.buffer.lease import Holding, Lease
 from app.buffer.spool import Spool
-from app.codec import BatchCodec
+from app.codec import BatchCodec, events_in
 from app.errors import BufferUnavailable, SpoolFull
+from app.model import Batch, Loss
 from app.pipeline.outbox import Outbox
 
 #: After Redis did not answer or was full, the next attempt comes after so long; batches go to the spool meanwhile.
@@ -48,7 +51,11 @@ class Sender:
         self._crowded_s = 0.0
         self._publish = publish
         self._codec = BatchCodec()
+        #: Taken from the outbox, not yet encoded; encoded, not yet delivered.
+        self._taken: Batch | None = None
         self._in_hand: bytes | None = None
+        #: Never set: a wait that nothing cuts short.
+        self._pause = Flag()
         #: No push before this; Redis did not answer, and nothing is asked of it, before that.
         self._retry_s = self._silent_s = 0.0
         self._renew_s = monotonic_s() + lease.ttl_s / 3
@@ -70,12 +77,12 @@ class Sender:
                     self._keep_lease()
                 except Exception as error:  # noqa: BLE001 - see above
                     telemetry.sender_failed(self._stream, error)
-                    self.lost.wait(RETRY_S)
+                    self._pause.wait(RETRY_S)
                 limit = deadline_s()
                 if limit is not None and ((not batch_left and not self._in_hand) or self._now_s() >= limit):
                     break
-            abandoned = self._outbox.abandon()
-            if self._in_hand or abandoned:
+            abandoned = self._outbox.abandon() + (events_in(self._in_hand) if self._in_hand else 0)
+            if abandoned:
                 telemetry.batches_abandoned(self._stream, abandoned)
         finally:
             self.finished.set()
@@ -83,11 +90,13 @@ class Sender:
     def _deliver_next(self) -> bool:
         """Bring one batch on its way; False when nothing waits in memory."""
         if self._in_hand is None:
-            batch = self._outbox.take(self._interval_s)
-            if batch is None:
+            if self._taken is None:
+                self._taken = self._outbox.take(self._interval_s)
+            if self._taken is None:
                 self._drain()
                 return False
-            self._in_hand = self._codec.encode(batch)
+            self._in_hand = self._encoded(self._taken)
+            self._taken = None
         if not self._spool and self._push(self._in_hand):
             self._in_hand = None
             return True
@@ -96,18 +105,43 @@ class Sender:
             self._in_hand = None
         except (SpoolFull, OSError) as error:
             telemetry.spool_refused(self._stream, error)
-            self.lost.wait(self._interval_s)
+            self._pause.wait(self._interval_s)
         self._drain()
         return True
 
+    def _encoded(self, batch: Batch) -> bytes:
+        """The element of `batch`. One that can never be encoded (a bug) goes out as the declaration of its own loss."""
+        try:
+            return self._codec.encode(batch)
+        except (ValueError, OverflowError, TypeError) as error:
+            telemetry.sender_failed(self._stream, error)
+            losses = tuple(
+                Loss(
+                    r.symbol,
+                    r.feed,
+                    r.first,
+                    r.last,
+                    r.last - r.first + 1,
+                    batch.opened_us,
+                    batch.opened_us,
+                    "not_encodable",
+                )
+                for r in batch.ranges
+            )
+            bare = msgspec.structs.replace(batch, ranges=(), events=(), quarantined=(), losses=(*batch.losses, *losses))
+            return self._codec.encode(bare)
+
     def _drain(self) -> None:
-        """Deliver from the spool for a moment: lease and deadline are looked at between two moments."""
+        """Deliver from the spool for a moment, and only while no full batch waits in memory: the spool has room, the
+        memory queue has not. Lease and deadline are looked at between two moments."""
+        if self._outbox.batch_waits:
+            return
         until_s = self._now_s() + DRAIN_MOMENT_S
-        if (
-            self._spool
-            and self._now_s() >= self._retry_s
-            and self._spool.drain(lambda element: self._now_s() < until_s and self._push(element))
-        ):
+
+        def deliver(element: bytes) -> bool:
+            return self._now_s() < until_s and not self._outbox.batch_waits and self._push(element)
+
+        if self._spool and self._now_s() >= self._retry_s and self._spool.drain(deliver):
             telemetry.spool_drained(self._stream)
 
     def _push(self, element: bytes) -> bool:
@@ -128,7 +162,7 @@ class Sender:
         return False
 
     def _keep_lease(self) -> None:
-        """Renew at a third of its time. Redis away is not a lost lease: nobody else can take it either (0004)."""
+        """Renew at a third of its time. A silent Redis is no lost lease: nobody else can take it (docs/decisions/0001)."""
         now_s = self._now_s()
         if now_s < self._silent_s:
             return  # it did not answer a moment ago: waiting for it again would only fill the memory queue

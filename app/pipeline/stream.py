@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 from app import telemetry
 from app.config import Settings
+from app.connection.actions import Close
 from app.connection.backoff import delay_s
 from app.connection.freshness import Rhythm
-from app.connection.session import Close, Session
+from app.connection.session import Session
 from app.connection.socket import ConnectionFailed, Socket
 from app.exchanges.base import Exchange, Signer
 from app.pipeline.link import TICK_S, Link, Progress

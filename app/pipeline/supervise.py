@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from app import telemetry
 from app.buffer import spool as spools
@@ -18,7 +18,7 @@ def in_threads() -> bool:
 
 
 def dispatch(wiring: Wiring, ttl_s: float, send: Callable[[str], object]) -> list[str]:
-    """Send every planned stream that has no lease and is not on its way; also those with a spool left on this host.
+    """Send every planned stream that has no lease and is not on its way.
 
     Returns the streams sent. Raises: BufferUnavailable.
     """
@@ -62,13 +62,23 @@ def collect(wiring: Wiring, name: str, stop: threading.Event, crowded: Callable[
     return reason
 
 
-def drain_spools(wiring: Wiring) -> bool:
-    """Deliver what streams left in the spools of this host and nobody is using. True when none is left.
+def drain_left_spools(wiring: Wiring) -> None:
+    """Deliver the spools of streams that run elsewhere now, or no longer: nobody on this host would open them again.
 
-    What Redis does not take stays where it is.
+    Those of streams that are about to start here are left to them. Raises: BufferUnavailable.
+    """
+    names = spools.streams(wiring.settings.spool.dir)
+    leased = wiring.board.leased(names)
+    drain_spools(wiring, [name for name in names if name in leased or name not in wiring.streams])
+
+
+def drain_spools(wiring: Wiring, names: Sequence[str] | None = None) -> bool:
+    """Deliver what streams (all, or those of `names`) left in the spools of this host and nobody is using.
+
+    True when none is left. What Redis does not take stays where it is.
     """
     empty = True
-    for name in spools.streams(wiring.settings.spool.dir):
+    for name in spools.streams(wiring.settings.spool.dir) if names is None else names:
         spool = wiring.spool(name)
         if not spool.lock():
             empty = False

@@ -44,7 +44,10 @@ def writable(path: Path, *, page_size: int | None = None) -> Engine:
 
 
 def begin_wal(engine: Engine) -> None:
-    """Put a file into WAL mode, which it then keeps; nothing changes where it has it. Not done at every connect: a sealed segment has left it for good."""
+    """Put a file into WAL mode, which it then keeps; nothing changes where it has it.
+
+    Not done at every connect: a sealed segment has left it for good.
+    """
     raw = engine.raw_connection()
     until_s = monotonic_s() + BUSY_TIMEOUT_MS / 1000
     try:

@@ -1,13 +1,13 @@
 """The ledger: how far each segment and object has got, and the records of segments that are gone.
 
 Short `BEGIN IMMEDIATE` transactions; a state changes by compare-and-set, so two runs of anything come to one result.
-Rebuildable from segments and manifests.
+What has rows could be rebuilt from segments and manifests; ranges of pure duplicates, losses and quarantine live here alone.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,6 +99,15 @@ class Ledger:
         with self._engine.begin() as connection:
             return connection.execute(update(segments).where(where).values(state=after, **values)).rowcount == 1
 
+    def totals(self) -> tuple[dict[str, int], int, int]:
+        """Segments by state (each state named), verified objects, rows in these; counted by SQLite."""
+        with self._engine.connect() as connection:
+            counted = connection.execute(select(segments.c.state, func.count()).group_by(segments.c.state))
+            by_state = {**dict.fromkeys((OPEN, SEALING, SEALED, REMOVING, REMOVED), 0), **{s: n for s, n in counted}}
+            query = select(func.count(), func.coalesce(func.sum(objects.c.rows), 0)).where(objects.c.state == VERIFIED)
+            verified, rows = connection.execute(query).one()
+        return by_state, int(verified), int(rows)
+
     # objects
 
     def objects(self, segment: int | None = None) -> list[ObjectEntry]:
@@ -137,18 +146,18 @@ class Ledger:
 
     # records of removed segments
 
-    def begin_removal(self, number: int, rows: int, records: dict[str, list[dict[str, object]]]) -> bool:
+    def begin_removal(self, number: int, rows: int, records: Mapping[str, Iterable[list[dict[str, object]]]]) -> bool:
         """`sealed -> removing`, and in the same transaction everything of the segment that must outlive its file."""
         where = and_(segments.c.number == number, segments.c.state == SEALED)
         with self._engine.begin() as connection:
             if connection.execute(update(segments).where(where).values(state=REMOVING, rows=rows)).rowcount != 1:
                 return False
-            for name, found in records.items():
+            for name, found in ((name, chunk) for name, chunks in records.items() for chunk in chunks):
                 if name == "epochs":
                     _fold_epochs(connection, found)
                 elif name == "replays":
                     _fold_replays(connection, found)
-                elif found:
+                else:
                     connection.execute(upsert(LEDGER_RECORDS[name]).on_conflict_do_nothing(), found)
             return True
 

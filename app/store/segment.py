@@ -94,6 +94,7 @@ class Segment:
         """Move the log into the file and drop it, so that the file alone is the segment. False while a reader is in."""
         raw = self.engine.raw_connection()
         try:
+            raw.cursor().execute("PRAGMA busy_timeout=0")  # a reader is not waited for: the next run comes soon
             busy, *_ = raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if busy:
                 return False
@@ -163,6 +164,19 @@ class SealedSegment:
         query = select(table).filter_by(**where)
         with self.engine.connect() as connection:
             return [dict(row._mapping) for row in connection.execute(query)]
+
+    def count(self, name: str, **where: str) -> int:
+        """How many rows `records` would return."""
+        query = select(func.count()).select_from(SEGMENT_RECORDS[name]).filter_by(**where)
+        with self.engine.connect() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def chunks(self, name: str, size: int) -> Iterator[list[dict[str, object]]]:
+        """The rows of `records`, so many at a time: quarantined frames may be large and many."""
+        with self.engine.connect() as connection:
+            query = select(SEGMENT_RECORDS[name])
+            for rows in connection.execution_options(yield_per=size).execute(query).partitions():
+                yield [dict(row._mapping) for row in rows]
 
     def load_known(self, known: KnownRanges, epochs: list[str]) -> None:
         """Add what this segment holds of `epochs` to `known`."""

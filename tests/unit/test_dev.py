@@ -88,8 +88,8 @@ def installs(root: Path) -> list[str]:
 def test_the_first_command_installs_with_hashes_and_the_second_starts_at_once(checkout: Path) -> None:
     first, second = run(checkout, "test", "-k", "words"), run(checkout, "test")
     assert (first.returncode, second.returncode) == (0, 0)
-    run = "-m pytest -ra -n 2 --dist loadscope"
-    assert calls(checkout) == [*installs(checkout), f"{run} -k words", run]
+    tests = "-m pytest -ra -n 2 --dist loadscope"
+    assert calls(checkout) == [*installs(checkout), f"{tests} -k words", tests]
     assert "[3/4] installing 2 packages ..." in first.stderr.splitlines()
     assert (first.stdout, second.stderr) == ("", "")
 

@@ -36,7 +36,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     # A launcher waits for the server it started, and `check` asks it for its settings: neither moves data.
     "redis": ("app.buffer", "app.launch.redis_server", "app.commands.check"),
     # Flush and archive tell "locked" from "full" by the exception, and know no statement.
-    "sqlalchemy": ("app.store", "app.pipeline"),
+    "sqlalchemy": ("app.store", "app.pipeline", "app.web"),
     "starlette": ("app.web",),
     "structlog": ("app.telemetry", "app.logs", "app.commands.exporter"),
     "uvicorn": ("app.commands",),

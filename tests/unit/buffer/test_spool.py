@@ -325,3 +325,17 @@ def test_everything_appended_is_delivered_in_order_and_again_only_after_a_restar
         assert waiting == []
         assert files(root) == []
         box.close()
+
+
+def test_what_is_kept_of_two_damaged_files_is_kept_of_both(tmp_path: Path) -> None:
+    told: list[int] = []
+    spool = Spool(tmp_path, "s", 10**6, lambda path, at_byte, size_bytes: told.append(size_bytes))
+    assert spool.lock()
+    for text in (b"first", b"second"):
+        spool.append(text)
+        (path,) = spool.directory.glob("*.spool")
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+        assert spool.drain(lambda element: True)
+    kept = sorted(path.read_bytes()[8:] for path in spool.directory.glob("*.damaged"))
+    assert kept == [b"firs?", b"secon?"]
+    assert len(told) == 2

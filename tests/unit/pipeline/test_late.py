@@ -80,3 +80,57 @@ def test_events_in_time_ask_no_object(rig: Rig) -> None:
     events = (trade(2, "2", NOON_US + 20),)
     batch = Batch("binance-0", "binance", "bb" * 16, 1, NOON_US, tuple(runs([("btcusdt", "trade", 2)])), events)
     assert finder.find([batch], NOON_US + 10) is None
+
+
+@pytest.mark.parametrize("archived", [True, False], ids=["archived", "kept"])
+def test_a_new_connection_that_repeats_the_last_trade_of_hours_ago_counts_it_as_a_duplicate(
+    rig: Rig, archived: bool
+) -> None:
+    wiring = rig.wiring()
+
+    def last_trade(received_us: int) -> Event:
+        return Event("btcusdt", "trade", 1, "777", received_us, NOON_US + 1, '{"t":777}')
+
+    push(wiring, "aa", NOON_US, last_trade(NOON_US + 2))
+    flush(wiring, NOON_US + 10)
+    for hour in (1, 2, 3):
+        flush(wiring, NOON_US + hour * HOUR_US)
+    if archived:
+        periodic.archive(wiring, threading.Event())
+    now_us = NOON_US + 3 * HOUR_US + 60_000_000
+    push(wiring, "bb", now_us, last_trade(now_us + 5))
+    counts = flush(wiring, now_us + 10).counts
+    assert (counts.stored, counts.duplicates) == (0, 1)
+
+
+def test_what_one_stream_brings_stops_no_other(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    wiring = rig.wiring()
+    for stream, epoch in (("binance-0", "aa"), ("binance-1", "bb")):
+        events = (trade(1, f"{stream}-1", NOON_US + 1),)
+        batch = Batch(stream, "binance", epoch * 16, 1, NOON_US, tuple(runs([("btcusdt", "trade", 1)])), events)
+        wiring.buffer.push(stream, BatchCodec().encode(batch))
+    find = LateTwins.find
+
+    def fails_for_one(self: LateTwins, batches: list[Batch], opened_us: int) -> object:
+        if batches[0].stream == "binance-0":
+            raise ValueError("a damaged object")
+        return find(self, batches, opened_us)
+
+    monkeypatch.setattr(LateTwins, "find", fails_for_one)
+    report = flush(wiring, NOON_US + 10)
+    assert report.failed == {"binance-0": "ValueError"}
+    assert report.counts.stored == 1
+    assert [depth.stream for depth in wiring.buffer.depths()] == ["binance-0"]
+    monkeypatch.undo()
+    assert flush(wiring, NOON_US + 20).counts.stored == 1
+
+
+def test_a_batch_of_a_newer_format_stays_in_redis(rig: Rig) -> None:
+    wiring = rig.wiring()
+    newer = bytearray(BatchCodec().encode(Batch("binance-0", "binance", "aa" * 16, 1, NOON_US)))
+    newer[1] = 2
+    wiring.redis.rpush(f"{rig.prefix}:buffer:binance-0", bytes(newer))
+    wiring.redis.hset(f"{rig.prefix}:buffer-bytes", "binance-0", len(newer))
+    report = flush(wiring, NOON_US + 10)
+    assert report.failed == {"binance-0": "NewerFormat"}
+    assert wiring.redis.lrange(f"{rig.prefix}:buffer:binance-0", 0, -1) == [bytes(newer)]

@@ -74,7 +74,7 @@ def test_kept_segments_and_the_ledger_say_what_they_hold(tmp_path: Path) -> None
         "epoch": EPOCH, "exchange": "binance", "symbol": "btcusdt", "feed": TRADE, "first": 3, "last": 9,
         "stored": 7, "duplicates": 0, "conflicts": 0, "quarantined": 0,
     }  # fmt: skip
-    assert ledger.begin_removal(1, 7, {"ranges": [removed]})
+    assert ledger.begin_removal(1, 7, {"ranges": [[removed]]})
     known = KnownRanges()
     kept.load_known(known, [EPOCH])
     ledger.load_known(known, [EPOCH])

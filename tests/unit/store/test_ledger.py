@@ -43,7 +43,7 @@ def removed(ledger: Ledger, records: dict[str, list[dict[str, object]]] | None =
     entry = ledger.open_segment(OPENED_US, path_of)
     ledger.move_segment(entry.number, OPEN, SEALING)
     ledger.move_segment(entry.number, SEALING, SEALED, sealed_us=OPENED_US + 1)
-    assert ledger.begin_removal(entry.number, 5, records or {})
+    assert ledger.begin_removal(entry.number, 5, {name: [rows] for name, rows in (records or {}).items()})
     return entry.number
 
 
@@ -222,11 +222,14 @@ def test_removal_begins_once_from_sealed_and_takes_the_records_with_it(ledger: L
         "epochs": [epoch_row(9)],
     }
     ledger.open_segment(OPENED_US, path_of)
-    assert ledger.begin_removal(1, 3, records) is False, "it is open"
+    assert ledger.begin_removal(1, 3, {name: [rows] for name, rows in records.items()}) is False, "it is open"
     assert [ledger.records(name) for name in records] == [[]] * 5
     ledger.move_segment(1, OPEN, SEALING)
     ledger.move_segment(1, SEALING, SEALED)
-    assert [ledger.begin_removal(1, 3, records) for _ in range(2)] == [True, False]
+    assert [ledger.begin_removal(1, 3, {name: [rows] for name, rows in records.items()}) for _ in range(2)] == [
+        True,
+        False,
+    ]
     assert {name: ledger.records(name) for name in records} == records
     assert [(s.state, s.rows) for s in ledger.segments()] == [(REMOVING, 3)]
 

@@ -1,0 +1,94 @@
+"""The thread between memory and Redis: whatever goes wrong, the batch in hand is delivered or declared lost."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from app.buffer.spool import Spool
+from app.codec import BatchCodec
+from app.model import Batch, Event
+from app.pipeline.outbox import Allowance, Epoch, Outbox
+from app.pipeline.sender import Sender
+from tests.support.rig import Rig
+
+STREAM = "binance-0"
+
+
+def parts(rig: Rig, spool_root: Path) -> tuple[Outbox, Sender]:
+    outbox = Outbox(STREAM, "binance", 1, max_bytes=10**6, allowance=Allowance(10**6), max_events=10)
+    wiring = rig.wiring()
+    spool = Spool(spool_root, STREAM, 10**6)
+    assert spool.lock()
+    lease = wiring.lease(f"stream:{STREAM}", 10)
+    assert lease.acquire()
+    sender = Sender(
+        STREAM, outbox, wiring.buffer, spool, lease, interval_s=0.01, monotonic_s=time.monotonic, crowd_events=10**6,
+        crowded=lambda: None, publish=lambda now_s: None,
+    )  # fmt: skip
+    return outbox, sender
+
+
+def delivered(rig: Rig) -> list[Batch]:
+    return [BatchCodec().decode(element) for element in rig.wiring().buffer.head(STREAM, 100, 10**7)]
+
+
+def run_out(outbox: Outbox, sender: Sender) -> None:
+    """Deliver everything, as at a stop."""
+    outbox.close()
+    until_s = time.monotonic() + 10
+    sender.run(lambda: until_s)
+
+
+def event(number: int, data: str = "{}") -> Event:
+    return Event("btcusdt", "trade", number, str(number), 1, None, data)
+
+
+def test_a_batch_whose_encoding_fails_once_is_encoded_again(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox, sender = parts(rig, tmp_path)
+    outbox.begin(Epoch("ab" * 16, 1))
+    assert outbox.add(event(1))
+    encode, failures = BatchCodec.encode, [MemoryError()]
+
+    def short_of_memory(self: BatchCodec, batch: Batch) -> bytes:
+        if batch.events and failures:
+            raise failures.pop()
+        return encode(self, batch)
+
+    monkeypatch.setattr(BatchCodec, "encode", short_of_memory)
+    run_out(outbox, sender)
+    assert [e.number for batch in delivered(rig) for e in batch.events] == [1]
+    assert failures == []
+
+
+def test_a_batch_that_can_never_be_encoded_goes_out_as_the_declaration_of_its_loss(rig: Rig, tmp_path: Path) -> None:
+    outbox, sender = parts(rig, tmp_path)
+    outbox.begin(Epoch("ab" * 16, 1))
+    assert outbox.add(event(1, "\ud800"))
+    assert outbox.add(event(2))
+    run_out(outbox, sender)
+    losses = [loss for batch in delivered(rig) for loss in batch.losses]
+    assert [(loss.symbol, loss.feed, loss.first, loss.last, loss.count, loss.cause) for loss in losses] == [
+        ("btcusdt", "trade", 1, 2, 2, "not_encodable")
+    ]
+
+
+def test_batches_go_to_redis_in_order_past_a_spool(rig: Rig, tmp_path: Path) -> None:
+    outbox, sender = parts(rig, tmp_path)
+    held = Batch(STREAM, "binance", "cd" * 16, 1, 1)
+    sender._spool.append(BatchCodec().encode(held))
+    outbox.begin(Epoch("ab" * 16, 1))
+    for number in range(1, 36):
+        assert outbox.add(event(number))
+    thread = threading.Thread(target=run_out, args=(outbox, sender))
+    thread.start()
+    thread.join(20)
+    found = delivered(rig)
+    assert found[0].epoch == held.epoch
+    assert [e.number for batch in found for e in batch.events] == list(range(1, 36))
+    assert not sender._spool
