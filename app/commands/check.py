@@ -70,7 +70,13 @@ def _redis(settings: Settings) -> Iterator[Finding]:
         yield "fault", "it refuses the password of [redis] url"
         return
     except redis.RedisError as error:
-        yield "fault", f"cannot be reached: {error}; start one, or set [redis] url (COLLECTOR_REDIS__URL)"
+        yield (
+            "fault",
+            (
+                f"cannot be reached: {error}; start one, or set [redis] url (COLLECTOR_REDIS__URL);"
+                " `collector run` starts one of its own where no url is set"
+            ),
+        )
         return
 
     def config(name: str) -> str | None:

@@ -12,8 +12,9 @@ import click
 from app.clock import wall_us
 from app.commands.settings import wired
 
-#: States of a feed that need a person.
-BAD = {"stale", "rejected"}
+#: States of a feed, and of a connection, that may need a person.
+BAD = {"stale", "halted", "rejected"}
+BAD_CONNECTIONS = {"down", "failed", "refused", "rate_limited"}
 
 
 @click.command()
@@ -22,7 +23,7 @@ def status(as_json: bool) -> None:
     """Show every connection and feed: state, since when, age of the last data, and why.
 
     The answer comes from what the stream workers published in Redis in the last seconds; a stream that nobody runs is
-    shown as `down`. Exit code 1 when a stream is down, or a feed is stale or rejected.
+    shown as `down`. Exit code 1 when a connection is down, failed or refused, or a feed is stale, halted or rejected.
     """
     wiring = wired()
     states = wiring.board.states(list(wiring.streams))
@@ -42,7 +43,7 @@ def status(as_json: bool) -> None:
                     feed_state["state"], feed_state["since_us"], feed_state["age_s"], feed_state["why"] or state["why"],
                 )
             )  # fmt: skip
-    bad = [row for row in rows if row["state"] in BAD or row["connection"] == "down"]
+    bad = [row for row in rows if row["state"] in BAD or row["connection"] in BAD_CONNECTIONS]
     if as_json:
         click.echo(json.dumps({"feeds": rows, "streams": states, "total": len(rows), "bad": len(bad)}))
     else:

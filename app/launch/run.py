@@ -31,9 +31,8 @@ class Machine:
         self._alone = _alone(data)
         if loaded.origins.get("redis.url", "default") == "default":
             binary = redis_server.find(environ)
-            self._redis = redis_server.RedisServer(
-                binary, data / "redis", redis_server.free_port(), self._logs / "redis.log"
-            )
+            port = _redis_port(say)
+            self._redis = redis_server.RedisServer(binary, data / "redis", port, self._logs / "redis.log")
             self._environ["COLLECTOR_REDIS__URL"] = self._redis.url
             say(f"Redis: {binary} at {self._redis.url}, files in {data / 'redis'}")
             self._settings = replace(self._settings, redis=replace(self._settings.redis, url=self._redis.url))
@@ -85,6 +84,16 @@ class Machine:
             if drain_spools(self._wiring):
                 report = periodic.flush(self._wiring, threading.Event(), deadline_s=30)
                 self._say(f"the last flush stored {report.get('stored', 0)} events")
+
+
+def _redis_port(say: Callable[[str], None]) -> int:
+    """The port of the default [redis] url, so that other commands find it without being told; else a free one."""
+    try:
+        return redis_server.free_port(6379)
+    except SettingsError:
+        port = redis_server.free_port()
+        say(f"port 6379 is taken; for other commands: export COLLECTOR_REDIS__URL=redis://127.0.0.1:{port}/0")
+        return port
 
 
 def _alone(data: Path) -> BinaryIO:

@@ -572,3 +572,14 @@ def test_no_more_requests_an_hour_are_sent_than_the_venue_allows() -> None:
     assert asked == frames[:480]
     asked += [f for f in sends(link.pass_s(3200)) if f != "ping"]
     assert asked == frames
+
+
+def test_pings_of_the_venue_keep_a_quiet_connection_but_prove_nothing_about_a_feed() -> None:
+    link = Link(BINANCE, ["btcusdt"], feeds=(TRADE,), dead_timeout_s=30, data_timeout_s=7200)
+    outputs: list[tuple[float, Output]] = []
+    for _ in range(20):
+        outputs += link.pass_s(20)
+        link.session.alive(link.now_s)
+    assert closes(outputs) == []
+    assert link.states() == {("btcusdt", TRADE): FeedState.SUBSCRIBING}
+    assert closes(link.pass_s(31)) == ["dead_timeout"]

@@ -1,0 +1,47 @@
+"""`collector status`: every feed, and exit code 1 while one needs a look."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from tests.support.exchanges import ExchangeProcess
+from tests.support.path import Collecting, until
+from tests.support.rig import Rig
+
+
+def test_a_stream_that_nobody_runs_is_down(rig: Rig) -> None:
+    rig.write(markets={"okx": ["BTC-USDT"]})
+    answer = rig.collector("status", "--json")
+    assert answer.returncode == 1
+    told = json.loads(answer.stdout)
+    assert [(row["symbol"], row["feed"], row["connection"], row["why"]) for row in told["feeds"]] == [
+        ("BTC-USDT", "orderbook", "down", "no stream worker has it"),
+        ("BTC-USDT", "trade", "down", "no stream worker has it"),
+    ]
+
+
+def test_live_feeds_are_fine_and_a_refused_one_needs_a_look(
+    rig: Rig, exchange_server: Callable[..., ExchangeProcess]
+) -> None:
+    venues = exchange_server().venues
+    rig.write(markets={"okx": ["BTC-USDT"]}, venues=venues)
+    wiring = rig.wiring()
+    with Collecting(wiring):
+        until(lambda: rig.collector("status").returncode == 0, "both feeds live", 30)
+        lines = rig.collector("status").stdout.splitlines()
+    assert [line.split()[:4] for line in lines[1:3]] == [
+        ["okx", "BTC-USDT", "orderbook", "live"],
+        ["okx", "BTC-USDT", "trade", "live"],
+    ]
+    assert lines[-1] == "2 feeds, 0 need a look"
+
+    rig.write(markets={"okx": ["BTC-USDT", "NONE-USDT"]}, venues=venues)
+    with Collecting(rig.wiring()):
+
+        def refused() -> bool:
+            told = json.loads(rig.collector("status", "--json").stdout)
+            return {row["state"] for row in told["feeds"] if row["symbol"] == "NONE-USDT"} == {"rejected"}
+
+        until(refused, "the unknown symbol is rejected", 30)
+        assert rig.collector("status").returncode == 1
