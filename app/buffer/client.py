@@ -38,6 +38,6 @@ def answering() -> Iterator[None]:
     try:
         yield
     except redis.OutOfMemoryError as error:
-        raise BufferFull(f"Redis is at its maxmemory: {error}") from error
+        raise BufferFull(f"Redis: OOM, it is at its maxmemory: {error}") from error
     except redis.RedisError as error:
         raise BufferUnavailable(f"Redis: {type(error).__name__}: {error}") from error

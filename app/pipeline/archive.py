@@ -175,12 +175,19 @@ class Archive:
             self._ledger.record_conflict(self._store.name, key, entry.number, error.detail)
             telemetry.object_failed("conflict", key, error)
             return False
-        if not self._ledger.verify_object(recorded, proof.how, layout.manifest_key(key)):
+        changed = self._ledger.verify_object(recorded, proof.how, layout.manifest_key(key))
+        if not changed and not self._verified_by_another(recorded):
             raise CollectorError(f"{key}: another archive run changed its record meanwhile; the next cycle looks again")
         telemetry.object_verified(key, self._store.name, proof.how)
         self._step("archive.after_verified")
         self._clear(path)
         return True
+
+    def _verified_by_another(self, recorded: ObjectEntry) -> bool:
+        """Whether another run at the same moment came to the same end."""
+        return any(
+            entry[:9] == recorded[:9] and entry.state == VERIFIED for entry in self._ledger.objects(recorded.segment)
+        )
 
     def _stored_earlier(self, entry: SegmentEntry, holding: Holding) -> ObjectEntry | None:
         """The object that a run before this one had put, if it is in the store with the bytes that the ledger names."""

@@ -24,6 +24,8 @@ from app.pipeline.outbox import Outbox
 RETRY_S = 1.0
 #: The spool is drained for so long at a time.
 DRAIN_MOMENT_S = 0.5
+#: Batches taken out of the spool for each one that goes in, while full batches wait in memory.
+DRAIN_AT_LEAST = 4
 
 
 class Sender:
@@ -132,14 +134,20 @@ class Sender:
             return self._codec.encode(bare)
 
     def _drain(self) -> None:
-        """Deliver from the spool for a moment, and only while no full batch waits in memory: the spool has room, the
-        memory queue has not. Lease and deadline are looked at between two moments."""
-        if self._outbox.batch_waits:
-            return
+        """Deliver from the spool for a moment; lease and deadline are looked at between two moments.
+
+        While full batches wait in memory the moment is short, but longer than what they bring: the spool shrinks.
+        """
         until_s = self._now_s() + DRAIN_MOMENT_S
+        delivered = 0
 
         def deliver(element: bytes) -> bool:
-            return self._now_s() < until_s and not self._outbox.batch_waits and self._push(element)
+            nonlocal delivered
+            enough = delivered >= DRAIN_AT_LEAST and self._outbox.batch_waits
+            if enough or self._now_s() >= until_s or not self._push(element):
+                return False
+            delivered += 1
+            return True
 
         if self._spool and self._now_s() >= self._retry_s and self._spool.drain(deliver):
             telemetry.spool_drained(self._stream)

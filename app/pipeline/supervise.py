@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from app import telemetry
 from app.buffer import spool as spools
@@ -38,7 +39,8 @@ def collect(wiring: Wiring, name: str, stop: threading.Event, crowded: Callable[
 
     Nothing happens (and the answer says so) when the stream is no longer planned or somebody else has it.
     """
-    drain_spools(wiring)
+    with suppress(BufferUnavailable):
+        drain_left_spools(wiring)
     stream = wiring.streams.get(name)
     if stream is None:
         return "not planned"
@@ -46,7 +48,10 @@ def collect(wiring: Wiring, name: str, stop: threading.Event, crowded: Callable[
     if stop.is_set() or not lease.acquire():
         return "leased elsewhere"
     spool = wiring.spool(name)
-    if not spool.lock():
+    patience = 60  # somebody may be draining it at this moment
+    while not (locked := spool.lock()) and patience and not stop.wait(0.05):
+        patience -= 1
+    if not locked:
         lease.release()
         return "its spool is in use by another process of this host"
     reason = "error"
