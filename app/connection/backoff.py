@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+#: A venue that says "too many" without saying for how long is left alone for this.
+DEFAULT_RETRY_AFTER_S = 60.0
+
 
 def delay_s(failures: int, initial_s: float, longest_s: float, jitter: float) -> float:
     """Seconds to wait after `failures` attempts in a row that brought no data: doubled each time, up to `longest_s`.

@@ -18,7 +18,7 @@ from app.buffer.events import EventBuffer
 from app.codec import BatchCodec, ElementRejected, NewerFormat
 from app.errors import BufferUnavailable, CollectorError, SegmentSealed, StoreError
 from app.model import UNDECODED, Batch, Quarantined, Range
-from app.pipeline.late import LateTwins
+from app.pipeline.late import WINDOW_US, LateTwins
 from app.store.engine import classify
 from app.store.insert import Counts, Lookup
 from app.store.known import KnownRanges
@@ -27,8 +27,6 @@ from app.store.segment import SealedSegment, Segment, relative_path
 
 CLAIM_BATCHES = 200
 CLAIM_BYTES = 8 * 1024 * 1024
-#: Early in a segment, and early in an epoch, an event's twin may stand in the segment before.
-TWIN_WINDOW_US = 600 * 1_000_000
 
 
 @dataclass
@@ -231,8 +229,11 @@ class Flush:
 
 
 def _may_have_twins(batches: Sequence[Batch], segment_opened_us: int) -> bool:
-    """Clocks choose only where to look; whether two events are one is decided by identity."""
+    """Early in a segment, and early in an epoch, an event's twin may stand in the segment before.
+
+    Clocks choose only where to look; whether two events are one is decided by identity.
+    """
     oldest_us = min((event.received_us for batch in batches for event in batch.events[:1]), default=segment_opened_us)
-    return oldest_us < segment_opened_us + TWIN_WINDOW_US or any(
-        batch.events and batch.events[0].received_us < batch.opened_us + TWIN_WINDOW_US for batch in batches
+    return oldest_us < segment_opened_us + WINDOW_US or any(
+        batch.events and batch.events[0].received_us < batch.opened_us + WINDOW_US for batch in batches
     )

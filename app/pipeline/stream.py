@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from app import telemetry
 from app.config import Settings
 from app.connection.actions import Close
-from app.connection.backoff import delay_s
+from app.connection.backoff import DEFAULT_RETRY_AFTER_S, delay_s
 from app.connection.freshness import Rhythm
 from app.connection.session import Session
 from app.connection.socket import ConnectionFailed, Socket
@@ -30,8 +30,6 @@ from app.sequence import Continuity
 DRAIN_S = 10.0
 #: While the venue's budget is used up, it is asked again at least so often.
 ADMIT_AGAIN_S = 5.0
-#: A venue that says "too many" without saying for how long is left alone for this.
-DEFAULT_RETRY_AFTER_S = 60.0
 
 
 class Venue(NamedTuple):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import httpx
 
 from app.buffer.budget import Budget
+from app.connection.backoff import DEFAULT_RETRY_AFTER_S
 from app.errors import BufferUnavailable, FrameRejected
 from app.exchanges import exchange_of
 from app.pipeline.plan import Stream
 
 TIMEOUT_S = 5.0
-#: A venue that says "too many" without saying for how long is left alone for this.
-BLOCKED_S = 60.0
 
 
 def unlisted(stream: Stream, budget: Budget) -> dict[str, str]:
@@ -32,7 +31,7 @@ def unlisted(stream: Stream, budget: Budget) -> dict[str, str]:
         )
         if response.status_code in (418, 429):
             told = response.headers.get("retry-after", "")
-            budget.block(stream.exchange, float(told) if told.isdecimal() else BLOCKED_S)
+            budget.block(stream.exchange, float(told) if told.isdecimal() else DEFAULT_RETRY_AFTER_S)
         response.raise_for_status()
         listed = exchange.listed(response.content)
     except (httpx.HTTPError, FrameRejected, BufferUnavailable):
