@@ -108,6 +108,37 @@ class EpochEnd(msgspec.Struct, array_like=True, frozen=True, gc=False):
     last_numbers: tuple[Range, ...]
 
 
+class Repair(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What was found out later about a gap, which it names by epoch, symbol, feed and number. The newest one stands."""
+
+    symbol: str
+    feed: str
+    #: Of the gap: the epoch that showed it, and `Gap.number`.
+    epoch: str
+    number: int
+    found_us: int
+    #: `repaired`, `partly` or `unrepairable`.
+    state: str
+    #: Ids that were missing and are stored now.
+    found: int
+    #: What remains, or why nothing can be done, in words.
+    detail: str = ""
+
+
+class Check(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The verdict on one interval of a feed: `kind` says what was looked at, `verdict` what was seen."""
+
+    symbol: str
+    feed: str
+    kind: str
+    start_us: int
+    end_us: int
+    #: `proved`, `broken` or `unknowable`.
+    verdict: str
+    checked_us: int
+    detail: str = ""
+
+
 class Batch(msgspec.Struct, array_like=True, frozen=True):
     """What one stream pushes at once: one element of its Redis list, immutable once numbered."""
 
@@ -125,6 +156,12 @@ class Batch(msgspec.Struct, array_like=True, frozen=True):
     losses: tuple[Loss, ...] = ()
     gaps: tuple[Gap, ...] = ()
     end: EpochEnd | None = None
+    #: Epochs of the same stream that were still going on when this one was opened: a planned change of connection.
+    overlaps: tuple[str, ...] = ()
+    #: `stream`: a connection; `rest`: events that were asked for; `finding`: no events, only what was found out.
+    kind: str = "stream"
+    repairs: tuple[Repair, ...] = ()
+    checks: tuple[Check, ...] = ()
 
 
 def runs(numbers: Iterable[tuple[str, str, int]]) -> Iterator[Range]:

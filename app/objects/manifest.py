@@ -32,6 +32,10 @@ class EpochSpan(msgspec.Struct, frozen=True, kw_only=True):
     opened_us: int | None = None
     ended_us: int | None = None
     reason: str | None = None
+    #: `stream` (a connection) or `rest` (events that were asked for to close a gap).
+    kind: str = "stream"
+    #: Epochs that were still going on when this one began: their events came twice, and were stored once.
+    overlaps: tuple[str, ...] = ()
 
 
 class GapRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +61,30 @@ class LossRecord(msgspec.Struct, frozen=True, kw_only=True):
     start_us: int
     end_us: int
     cause: str
+
+
+class RepairRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found out, while this segment was open, about a gap of this or an earlier one; as `app.model.Repair`."""
+
+    epoch: str
+    number: int
+    found_us: int
+    state: str
+    found: int
+    detail: str
+    #: The epoch that brought what was found.
+    by_epoch: str
+
+
+class CheckRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A verdict on an interval of this feed; fields as in `app.model.Check`."""
+
+    kind: str
+    start_us: int
+    end_us: int
+    verdict: str
+    checked_us: int
+    detail: str
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +120,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     epochs: tuple[EpochSpan, ...] = ()
     gaps: tuple[GapRecord, ...] = ()
     losses: tuple[LossRecord, ...] = ()
+    repairs: tuple[RepairRecord, ...] = ()
+    checks: tuple[CheckRecord, ...] = ()
     #: Frames and rows of this market and data type kept in the quarantine of the segment.
     quarantined: int = 0
     collector_version: str

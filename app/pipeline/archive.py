@@ -7,17 +7,17 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from sqlalchemy.exc import DBAPIError
 
-from app import __version__, telemetry
+from app import telemetry
 from app.errors import CollectorError, KeyTaken, RemovalRefused, StoreError, VerifyFailed
 from app.objects import layout, manifest, parquet
-from app.objects.manifest import EpochSpan, GapRecord, LossRecord, Manifest, NumberRange
+from app.objects.manifest import Manifest
 from app.objects.parquet import Written
 from app.objects.store import Store
+from app.pipeline.facts import Facts
 from app.pipeline.removal import Removal
 from app.store.ledger import SEALED, VERIFIED, WRITTEN, Ledger, ObjectEntry, SegmentEntry
 from app.store.segment import Holding, SealedSegment
@@ -131,7 +131,7 @@ class Archive:
         if written.rows != rows:
             raise CollectorError(f"{path}: {written.rows} rows written, the segment holds {rows}")
         self._step("archive.after_write")
-        facts = _Facts.of(segment, holding)
+        facts = Facts.of(segment, holding)
         earlier = self._stored_earlier(entry, holding)
         if earlier is not None and earlier.sha256 != written.sha256:
             # The same rows, written by another version of pyarrow before a stop: what is stored is ours and stays.
@@ -150,7 +150,7 @@ class Archive:
         holding: Holding,
         key: str,
         written: Written,
-        facts: _Facts,
+        facts: Facts,
         path: Path,
         *,
         put: bool = True,
@@ -228,60 +228,3 @@ class Archive:
                 raise
         finally:
             path.unlink(missing_ok=True)
-
-
-@dataclass(frozen=True)
-class _Facts:
-    """What a segment knows of one market and data type beside its rows."""
-
-    ranges: tuple[NumberRange, ...]
-    epochs: tuple[EpochSpan, ...]
-    gaps: tuple[GapRecord, ...]
-    losses: tuple[LossRecord, ...]
-    quarantined: int
-    holding: Holding
-    sealed_us: int
-
-    @classmethod
-    def of(cls, segment: SealedSegment, holding: Holding) -> _Facts:
-        where = {"exchange": holding.exchange, "symbol": holding.symbol, "feed": holding.data_type}
-        ranges = number_ranges(segment, **where)
-        epochs = {str(row["epoch"]): row for row in segment.records("epochs", exchange=holding.exchange)}
-        spans = tuple(
-            EpochSpan(**_picked(EpochSpan, epochs[epoch]))
-            for epoch in dict.fromkeys(r.epoch for r in ranges)
-            if epoch in epochs
-        )
-        return cls(
-            ranges,
-            spans,
-            tuple(GapRecord(**_picked(GapRecord, row)) for row in segment.records("gaps", **where)),
-            tuple(LossRecord(**_picked(LossRecord, row)) for row in segment.records("losses", **where)),
-            segment.count("quarantine", **where),
-            holding,
-            int(segment.meta()["sealed_us"]),
-        )
-
-    def manifest(
-        self, key: str, entry: SegmentEntry, data_directory: str, server: str | None, written: Written
-    ) -> Manifest:
-        return Manifest(
-            key=key, exchange=self.holding.exchange, symbol=self.holding.symbol, data_type=self.holding.data_type,
-            server=server, segment=entry.number, data_dir=data_directory, opened_us=entry.opened_us,
-            sealed_us=self.sealed_us, rows=written.rows, size_bytes=written.size_bytes, sha256=written.sha256,
-            first_id=written.first_id, last_id=written.last_id,
-            first_collector_us=written.first_us, last_collector_us=written.last_us,
-            first_exchange_us=written.first_exchange_us, last_exchange_us=written.last_exchange_us,
-            clock_offset_us=written.clock_offset_us, ranges=self.ranges, epochs=self.epochs, gaps=self.gaps,
-            losses=self.losses, quarantined=self.quarantined,
-            collector_version=__version__, pyarrow_version=parquet.version(),
-        )  # fmt: skip
-
-
-def number_ranges(segment: SealedSegment, **where: str) -> tuple[NumberRange, ...]:
-    """The ranges of one market and data type as a manifest says them."""
-    return tuple(NumberRange(**_picked(NumberRange, row)) for row in segment.records("ranges", **where))
-
-
-def _picked(struct: type[msgspec.Struct], row: dict[str, object]) -> dict[str, Any]:
-    return {name: row[name] for name in struct.__struct_fields__}

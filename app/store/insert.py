@@ -15,6 +15,7 @@ from app import telemetry
 from app.model import ORDERBOOK, Batch, Event, Range
 from app.store.engine import classify
 from app.store.known import KnownRanges
+from app.store.records import set_aside, write
 
 #: exchange, symbol, exchange_sequence_id, timestamp_collector, timestamp_exchange, data, epoch
 Row = tuple[str, str, str, int, int | None, str, str]
@@ -89,7 +90,13 @@ def insert(connection: Connection, batches: Sequence[Batch], known: KnownRanges,
         for event in batch.events:
             if not replayed or not _within(event.symbol, event.feed, event.number, replayed):
                 by_feed.setdefault((batch.exchange, event.feed), []).append((batch, event))
-        _records(connection, batch, replayed, tallies)
+        write(connection, batch)
+        for unit in batch.quarantined:
+            if not replayed or not _within(unit.symbol, unit.feed, unit.number, replayed):
+                tallies.of(batch.epoch, unit.symbol, unit.feed, unit.number).quarantined += 1
+                set_aside(
+                    connection, batch, unit.symbol, unit.feed, unit.number, unit.received_us, unit.reason, unit.frame
+                )
     for (exchange, feed), events in by_feed.items():
         _rows(connection, exchange, feed, events, tallies, twins)
     _ranges(connection, tallies)
@@ -114,56 +121,6 @@ def _replays(connection: Connection, batch: Batch, known: KnownRanges, total: Co
             (batch.epoch, r.symbol, r.feed, r.first, r.last),
         )
     return replayed
-
-
-def _records(connection: Connection, batch: Batch, replayed: set[Range], tallies: _Tallies) -> None:
-    """Epoch, gaps, losses and quarantined frames of a batch; each has a natural key, so a replay changes nothing."""
-    connection.exec_driver_sql(
-        "INSERT INTO epochs (epoch, stream, exchange, opened_us) VALUES (?, ?, ?, ?) ON CONFLICT (epoch) DO NOTHING",
-        (batch.epoch, batch.stream, batch.exchange, batch.opened_us),
-    )
-    if batch.end is not None:
-        last = msgspec.json.encode([[r.symbol, r.feed, r.last] for r in batch.end.last_numbers]).decode()
-        connection.exec_driver_sql(
-            "UPDATE epochs SET ended_us = ?, reason = ?, last_numbers = ? WHERE epoch = ?",
-            (batch.end.ended_us, batch.end.reason, last, batch.epoch),
-        )
-    for gap in batch.gaps:
-        connection.exec_driver_sql(
-            "INSERT INTO gaps (epoch, exchange, symbol, feed, number, from_id, to_id, size, before_us, after_us, cause)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (batch.epoch, batch.exchange, gap.symbol, gap.feed, gap.number, gap.from_id, gap.to_id, gap.size,
-             gap.before_us, gap.after_us, gap.cause),
-        )  # fmt: skip
-    for loss in batch.losses:
-        connection.exec_driver_sql(
-            "INSERT INTO losses (epoch, exchange, symbol, feed, first, last, count, start_us, end_us, cause)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (batch.epoch, batch.exchange, loss.symbol, loss.feed, loss.first, loss.last, loss.count, loss.start_us,
-             loss.end_us, loss.cause),
-        )  # fmt: skip
-    for unit in batch.quarantined:
-        if replayed and _within(unit.symbol, unit.feed, unit.number, replayed):
-            continue
-        tallies.of(batch.epoch, unit.symbol, unit.feed, unit.number).quarantined += 1
-        _quarantine(connection, batch, unit.symbol, unit.feed, unit.number, unit.received_us, unit.reason, unit.frame)
-
-
-def _quarantine(
-    connection: Connection,
-    batch: Batch,
-    symbol: str,
-    feed: str,
-    number: int,
-    received_us: int,
-    reason: str,
-    frame: bytes,
-) -> None:
-    connection.exec_driver_sql(
-        "INSERT INTO quarantine (epoch, exchange, symbol, feed, number, received_us, reason, frame)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        (batch.epoch, batch.exchange, symbol, feed, number, received_us, reason, frame),
-    )
 
 
 def _rows(
@@ -292,7 +249,7 @@ def _one_by_one(
                 raise
             reason = f"row_refused: {getattr(error, 'orig', error)}"
             telemetry.row_rejected(event.symbol, event.feed, event.number, reason)
-            _quarantine(
+            set_aside(
                 connection, batch, event.symbol, event.feed, event.number, event.received_us, reason,
                 event.data.encode("utf-8", "surrogatepass"),
             )  # fmt: skip

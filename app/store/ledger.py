@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, and_, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
-from app.errors import CollectorError
 from app.store.engine import begin_wal, writable
 from app.store.known import KnownRanges
-from app.store.schema import LEDGER_RECORDS, SCHEMA_VERSION, conflicts, ledger, objects, segments
+from app.store.migrate import prepare
+from app.store.schema import LEDGER_RECORDS, conflicts, ledger, objects, segments
 
 OPEN, SEALING, SEALED, REMOVING, REMOVED = "open", "sealing", "sealed", "removing", "removed"
 WRITTEN, VERIFIED = "written", "verified"
@@ -56,17 +56,7 @@ class Ledger:
         self._engine = writable(path)
         begin_wal(self._engine)
         with self._engine.begin() as connection:
-            ledger.create_all(connection)
-            statement = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT DO NOTHING"
-            connection.exec_driver_sql(
-                statement, [("schema_version", str(SCHEMA_VERSION)), ("data_directory", uuid.uuid4().hex)]
-            )
-            meta = {key: value for key, value in connection.exec_driver_sql("SELECT key, value FROM meta")}
-        if meta["schema_version"] != str(SCHEMA_VERSION):
-            raise CollectorError(
-                f"{path}: the ledger has schema {meta['schema_version']}, this version reads {SCHEMA_VERSION};"
-                " run the version that wrote it, or one that migrates it"
-            )
+            meta = prepare(connection, ledger, path, {"data_directory": uuid.uuid4().hex})
         #: UUID of this data directory, made with it.
         self.data_directory = meta["data_directory"]
 

@@ -6,8 +6,9 @@ from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, Table
 
 from app.model import ORDERBOOK, TRADE
 
-#: Written into every file; another number is refused with the command to run.
-SCHEMA_VERSION = 1
+#: Written into every file. A file of an older version is migrated when it is written to (app/store/migrate.py), and read
+#: as it is where it is sealed; a newer one is refused with the command to run.
+SCHEMA_VERSION = 2
 
 segment = MetaData()
 ledger = MetaData()
@@ -64,6 +65,10 @@ def _records(metadata: MetaData) -> dict[str, Table]:
         Column("reason", Text),
         # JSON: [[symbol, feed, last number], ...], known at the end
         Column("last_numbers", Text),
+        # stream, rest or finding
+        Column("kind", Text, nullable=False, server_default="stream"),
+        # JSON: [epoch, ...] that were going on when this one began
+        Column("overlaps", Text, nullable=False, server_default="[]"),
         sqlite_with_rowid=False,
     )
     ranges = numbered(
@@ -92,7 +97,6 @@ def _records(metadata: MetaData) -> dict[str, Table]:
         Column("before_us", BigInteger, nullable=False),
         Column("after_us", BigInteger, nullable=False),
         Column("cause", Text, nullable=False),
-        Column("repair", Text, nullable=False, server_default="open"),
         key="number",
     )
     quarantine = numbered(
@@ -101,6 +105,31 @@ def _records(metadata: MetaData) -> dict[str, Table]:
         Column("reason", Text, nullable=False),
         Column("frame", LargeBinary, nullable=False),
         key="number",
+    )
+    # epoch, symbol, feed and number are those of the gap
+    repairs = numbered(
+        "repairs",
+        Column("found_us", BigInteger, primary_key=True),
+        Column("state", Text, nullable=False),
+        Column("found", BigInteger, nullable=False),
+        Column("detail", Text, nullable=False),
+        # the epoch of kind rest that brought what was found
+        Column("by_epoch", Text, nullable=False),
+        key="number",
+    )
+    checks = Table(
+        "checks",
+        metadata,
+        Column("exchange", Text, primary_key=True),
+        Column("symbol", Text, primary_key=True),
+        Column("feed", Text, primary_key=True),
+        Column("kind", Text, primary_key=True),
+        Column("start_us", BigInteger, primary_key=True),
+        Column("checked_us", BigInteger, primary_key=True),
+        Column("end_us", BigInteger, nullable=False),
+        Column("verdict", Text, nullable=False),
+        Column("detail", Text, nullable=False),
+        sqlite_with_rowid=False,
     )
     replays = Table(
         "replays",
@@ -114,8 +143,7 @@ def _records(metadata: MetaData) -> dict[str, Table]:
         sqlite_with_rowid=False,
     )
     Table("meta", metadata, Column("key", Text, primary_key=True), Column("value", Text), sqlite_with_rowid=False)
-    tables = {t.name: t for t in (epochs, ranges, losses, gaps, quarantine, replays)}
-    return tables
+    return {t.name: t for t in (epochs, ranges, losses, gaps, quarantine, repairs, checks, replays)}
 
 
 SEGMENT_RECORDS = _records(segment)

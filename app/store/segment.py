@@ -6,16 +6,17 @@ import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, Engine, Select, func, select
 
-from app.errors import CollectorError, SegmentSealed
+from app.errors import SegmentSealed
 from app.model import Batch, Event
 from app.store.engine import begin_wal, readonly, writable
 from app.store.insert import Counts, Lookup, insert
 from app.store.known import KnownRanges
-from app.store.schema import ROWS, SCHEMA_VERSION, SEGMENT_RECORDS
+from app.store.migrate import prepare, readable
+from app.store.schema import ROWS, SEGMENT_RECORDS
 from app.store.schema import segment as schema
 
 PAGE_SIZE = 16384
@@ -59,17 +60,13 @@ class Segment:
         segment = cls(path)
         begin_wal(segment.engine)
         meta = {
-            "schema_version": str(SCHEMA_VERSION),
             "segment": str(number),
             "data_directory": data_directory,
             "opened_us": str(opened_us),
             "sealed_us": "",
         }
         with segment.engine.begin() as connection:
-            schema.create_all(connection)
-            connection.exec_driver_sql(
-                "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT DO NOTHING", list(meta.items())
-            )
+            prepare(connection, schema, path, meta)
         return segment
 
     def store(self, batches: Sequence[Batch], known: KnownRanges, twins: Lookup | None) -> Counts:
@@ -117,13 +114,10 @@ class SealedSegment:
         self.engine = readonly(path, immutable=settled)
 
     def meta(self) -> dict[str, str]:
-        """Everything the file says about itself. Raises: CollectorError when its schema is of another version."""
+        """Everything the file says about itself. Raises: CollectorError when its schema is of a newer version."""
         with self.engine.connect() as connection:
             meta = {key: value for key, value in connection.exec_driver_sql("SELECT key, value FROM meta")}
-        if meta.get("schema_version") != str(SCHEMA_VERSION):
-            raise CollectorError(
-                f"{self.path}: schema {meta.get('schema_version')}; this version reads {SCHEMA_VERSION}"
-            )
+        readable(self.path, meta)
         return meta
 
     def holdings(self) -> list[Holding]:
@@ -159,11 +153,11 @@ class SealedSegment:
                 yield chunk
 
     def records(self, name: str, **where: str) -> list[dict[str, object]]:
-        """Rows of epochs, ranges, gaps, losses, quarantine or replays, as dictionaries."""
-        table = SEGMENT_RECORDS[name]
-        query = select(table).filter_by(**where)
+        """Rows of one of the record tables as dictionaries; without what the version of this file did not have."""
         with self.engine.connect() as connection:
-            return [dict(row._mapping) for row in connection.execute(query)]
+            query = _as_written(connection, name)
+            found = connection.execute(query.filter_by(**where)) if query is not None else ()
+            return [dict(row._mapping) for row in found]
 
     def count(self, name: str, **where: str) -> int:
         """How many rows `records` would return."""
@@ -174,7 +168,9 @@ class SealedSegment:
     def chunks(self, name: str, size: int) -> Iterator[list[dict[str, object]]]:
         """The rows of `records`, so many at a time: quarantined frames may be large and many."""
         with self.engine.connect() as connection:
-            query = select(SEGMENT_RECORDS[name])
+            query = _as_written(connection, name)
+            if query is None:
+                return
             for rows in connection.execution_options(yield_per=size).execute(query).partitions():
                 yield [dict(row._mapping) for row in rows]
 
@@ -200,6 +196,13 @@ class SealedSegment:
                     )
                     held.update(((symbol, identity), data) for identity, data in connection.execute(query))
         return held
+
+
+def _as_written(connection: Connection, name: str) -> Select[Any] | None:
+    """A query of the columns that this file has of a record table; None where it has no such table."""
+    table = SEGMENT_RECORDS[name]
+    held = {row[1] for row in connection.exec_driver_sql(f"PRAGMA table_info({name})")}
+    return select(*(column for column in table.c if column.name in held)) if held else None
 
 
 def remove_file(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from app.model import TRADE, UNDECODED, Batch, EpochEnd, Event, Gap, Loss, Quarantined, runs
 
@@ -42,6 +43,7 @@ def batch(
     losses: Sequence[Loss] = (),
     gaps: Sequence[Gap] = (),
     end: EpochEnd | None = None,
+    **more: Any,
 ) -> Batch:
     """Batch `number` of an epoch, with the ranges of its units."""
     return Batch(
@@ -56,4 +58,5 @@ def batch(
         tuple(losses),
         tuple(gaps),
         end,
+        **more,
     )

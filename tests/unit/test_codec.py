@@ -129,7 +129,18 @@ def test_the_format_of_an_element_stays_what_is_stored_today() -> None:
         [],
         [],
         None,
+        [],
+        "stream",
+        [],
+        [],
     ]
+
+
+def test_a_batch_of_a_version_that_knew_no_kinds_repairs_and_checks_is_read() -> None:
+    written = batch(2, [event(1)], end=None)
+    fields = msgspec.msgpack.decode(msgspec.msgpack.encode(written))[:11]
+    packed = zstandard.ZstdCompressor().compress(msgspec.msgpack.encode(fields))
+    assert CODEC.decode(PREFIX.pack(b"C", 1, bytes.fromhex(EPOCH), 2, 1) + packed) == written
 
 
 @given(st.binary(max_size=200))

@@ -56,6 +56,7 @@ def test_a_manifest_reads_as_plain_json_with_sorted_keys_and_a_newline() -> None
 
 def test_the_fields_of_a_manifest_only_ever_grow() -> None:
     assert sorted(json.loads(encode(MANIFEST))) == [
+        "checks",
         "clock_offset_us",
         "collector_version",
         "data_dir",
@@ -76,6 +77,7 @@ def test_the_fields_of_a_manifest_only_ever_grow() -> None:
         "pyarrow_version",
         "quarantined",
         "ranges",
+        "repairs",
         "rows",
         "sealed_us",
         "segment",
@@ -118,7 +120,7 @@ def test_every_manifest_comes_back_and_equal_ones_have_equal_bytes(
 
 
 def test_a_field_of_a_newer_collector_is_passed_over() -> None:
-    parsed = json.loads(encode(MANIFEST)) | {"repairs": [1, 2]}
+    parsed = json.loads(encode(MANIFEST)) | {"of_tomorrow": [1, 2]}
     assert decode(json.dumps(parsed).encode()) == MANIFEST
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import DBAPIError
 
-from app.model import ORDERBOOK, TRADE, UNDECODED, Batch, EpochEnd, Event, Gap, Loss, Quarantined, Range
+from app.model import ORDERBOOK, TRADE, UNDECODED, Batch, Check, EpochEnd, Event, Gap, Loss, Quarantined, Range, Repair
 from app.store.insert import Counts
 from app.store.known import KnownRanges
 from app.store.segment import Segment
@@ -221,7 +221,9 @@ def test_numbers_that_were_given_up_are_a_hole_in_the_ranges_and_a_loss_on_recor
 
 def test_an_epoch_is_on_record_from_its_first_batch_and_closed_by_its_end(segment: Segment) -> None:
     stored(segment, batch(1, []))
-    assert query(segment.path, "SELECT * FROM epochs") == [(EPOCH, STREAM, "binance", OPENED_US, None, None, None)]
+    assert query(segment.path, "SELECT * FROM epochs") == [
+        (EPOCH, STREAM, "binance", OPENED_US, None, None, None, "stream", "[]")
+    ]
     end = EpochEnd(OPENED_US + 9, "stop", (Range("btcusdt", TRADE, 1, 7), Range(UNDECODED, UNDECODED, 1, 2)))
     stored(segment, batch(2, [], end=end))
     stored(segment, batch(1, []))
@@ -233,8 +235,23 @@ def test_an_epoch_is_on_record_from_its_first_batch_and_closed_by_its_end(segmen
 def test_a_gap_is_on_record_with_all_that_is_known_of_it(segment: Segment) -> None:
     stored(segment, batch(1, [event(2)], gaps=[Gap("btcusdt", TRADE, 2, "6", "8", None, 50, 60, "sequence")]))
     assert query(segment.path, "SELECT * FROM gaps") == [
-        (EPOCH, "binance", "btcusdt", TRADE, 2, "6", "8", None, 50, 60, "sequence", "open")
+        (EPOCH, "binance", "btcusdt", TRADE, 2, "6", "8", None, 50, 60, "sequence")
     ]
+
+
+def test_what_was_found_out_about_a_gap_and_what_was_checked_is_on_record_once(segment: Segment) -> None:
+    repair = Repair("btcusdt", TRADE, "0b" * 16, 4, 70, "partly", 3, "ids 7 to 8 remain")
+    check = Check("btcusdt", "orderbook", "continuity", 0, 60, "broken", 70, "crossed at id 9")
+    finding = batch(1, [], kind="finding", repairs=(repair,), checks=(check,), overlaps=("0c" * 16,))
+    stored(segment, finding)
+    stored(segment, finding)
+    assert query(segment.path, "SELECT * FROM repairs") == [
+        ("0b" * 16, "binance", "btcusdt", TRADE, 4, 70, "partly", 3, "ids 7 to 8 remain", EPOCH)
+    ]
+    assert query(segment.path, "SELECT * FROM checks") == [
+        ("binance", "btcusdt", "orderbook", "continuity", 0, 70, 60, "broken", "crossed at id 9")
+    ]
+    assert query(segment.path, "SELECT kind, overlaps FROM epochs") == [("finding", f'["{"0c" * 16}"]')]
 
 
 def test_nothing_of_a_claim_is_stored_when_its_transaction_fails(segment: Segment, tmp_path: Path) -> None:

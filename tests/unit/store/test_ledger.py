@@ -80,10 +80,10 @@ def test_processes_that_open_a_new_ledger_at_once_agree_on_its_id(tmp_path: Path
     assert len(set(found)) == 1
 
 
-def test_a_ledger_of_another_version_is_refused_with_both_versions(ledger: Ledger) -> None:
+def test_a_ledger_of_a_newer_version_is_refused_with_both_versions(ledger: Ledger) -> None:
     with writable(ledger.path).begin() as connection:
         connection.exec_driver_sql("UPDATE meta SET value = '9' WHERE key = 'schema_version'")
-    with pytest.raises(CollectorError, match="the ledger has schema 9, this version reads 1"):
+    with pytest.raises(CollectorError, match="schema 9; this version reads 1 to 2"):
         Ledger(ledger.path)
 
 
@@ -197,7 +197,8 @@ def epoch_row(ended_us: int | None, epoch: str = EPOCH) -> dict[str, object]:
     closed = (
         {"reason": "stop", "last_numbers": '[["a","trade",9]]'} if ended_us else {"reason": None, "last_numbers": None}
     )
-    return {"epoch": epoch, "stream": "s", "exchange": "okx", "opened_us": 1, "ended_us": ended_us, **closed}
+    return {"epoch": epoch, "stream": "s", "exchange": "okx", "opened_us": 1, "ended_us": ended_us, **closed,
+            "kind": "stream", "overlaps": "[]"}  # fmt: skip
 
 
 def numbered(key: str, value: int, **more: object) -> dict[str, object]:
@@ -209,9 +210,7 @@ def a_range(first: int, last: int) -> dict[str, object]:
 
 
 def test_removal_begins_once_from_sealed_and_takes_the_records_with_it(ledger: Ledger) -> None:
-    gap = numbered(
-        "number", 4, from_id="1", to_id="2", size=2, before_us=1, after_us=2, cause="sequence", repair="open"
-    )
+    gap = numbered("number", 4, from_id="1", to_id="2", size=2, before_us=1, after_us=2, cause="sequence")
     loss = numbered("first", 5, last=6, count=2, start_us=1, end_us=2, cause="queue_full")
     frame = numbered("number", 7, received_us=3, reason="not_json", frame=b"\xff")
     records = {

@@ -35,7 +35,7 @@ def test_making_a_segment_again_changes_nothing(tmp_path: Path) -> None:
     again = Segment.create(path, 99, "another directory", 5)
     assert identities(again.path) == ["1"]
     assert dict(query(path, "SELECT key, value FROM meta")) == {
-        "schema_version": "1",
+        "schema_version": "2",
         "segment": "1",
         "data_directory": DIRECTORY_ID,
         "opened_us": str(OPENED_US),
@@ -69,11 +69,11 @@ def test_the_tables_are_the_customers_and_epoch(tmp_path: Path) -> None:
         assert "UNIQUE (exchange, symbol, exchange_sequence_id)" in sql
 
 
-def test_a_segment_of_another_schema_is_refused_with_both_versions(tmp_path: Path) -> None:
+def test_a_segment_of_a_newer_schema_is_refused_with_both_versions(tmp_path: Path) -> None:
     made = opened(tmp_path)
     with made.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE meta SET value = '7' WHERE key = 'schema_version'")
-    with pytest.raises(CollectorError, match="schema 7; this version reads 1"):
+    with pytest.raises(CollectorError, match="schema 7; this version reads 1 to 2"):
         sealed(made).meta()
 
 
