@@ -23,6 +23,11 @@ class NumberRange(msgspec.Struct, frozen=True, kw_only=True):
     quarantined: int = 0
     #: Of those stored: same identity as another event, other bytes, hence stored as `id~hash`.
     conflicts: int = 0
+    #: Identity and receive time of the events that bear the first and the last number; None where these are no events.
+    first_id: str | None = None
+    last_id: str | None = None
+    first_us: int | None = None
+    last_us: int | None = None
 
 
 class EpochSpan(msgspec.Struct, frozen=True, kw_only=True):

@@ -77,10 +77,10 @@ def number_ranges(segment: SealedSegment, **where: str) -> tuple[NumberRange, ..
 
 
 def _span(row: dict[str, object]) -> EpochSpan:
-    """An epoch's row; a segment of an older version does not say of which kind it is and what it overlaps."""
-    known = {"kind": "stream", **row, "overlaps": tuple(msgspec.json.decode(str(row.get("overlaps", "[]"))))}
-    return EpochSpan(**_picked(EpochSpan, known))
+    overlaps = tuple(msgspec.json.decode(str(row.get("overlaps", "[]"))))
+    return EpochSpan(**_picked(EpochSpan, {**row, "overlaps": overlaps}))
 
 
 def _picked(struct: type[msgspec.Struct], row: dict[str, object]) -> dict[str, Any]:
-    return {name: row[name] for name in struct.__struct_fields__}
+    """Fields of a row by name; a segment of an older version may not have them all."""
+    return {name: row[name] for name in struct.__struct_fields__ if name in row}

@@ -51,6 +51,9 @@ class _Tally:
     exchange: str
     first: int
     last: int
+    #: The events that bear these numbers; None where they are quarantined frames.
+    head: Event | None
+    tail: Event | None
     counts: Counts = field(default_factory=Counts)
 
 
@@ -58,12 +61,12 @@ class _Tallies:
     def __init__(self) -> None:
         self.runs: dict[tuple[str, str, str], list[_Tally]] = {}
 
-    def add(self, batch: Batch, added: Range) -> None:
+    def add(self, batch: Batch, added: Range, head: Event | None, tail: Event | None) -> None:
         runs = self.runs.setdefault((batch.epoch, added.symbol, added.feed), [])
         if runs and runs[-1].last + 1 == added.first:
-            runs[-1].last = added.last
+            runs[-1].last, runs[-1].tail = added.last, tail
         else:
-            runs.append(_Tally(batch.exchange, added.first, added.last))
+            runs.append(_Tally(batch.exchange, added.first, added.last, head, tail))
 
     def of(self, epoch: str, symbol: str, feed: str, number: int) -> Counts:
         return next(t.counts for t in self.runs[epoch, symbol, feed] if t.first <= number <= t.last)
@@ -83,10 +86,13 @@ def insert(connection: Connection, batches: Sequence[Batch], known: KnownRanges,
         replayed = _replays(connection, batch, known, total)
         if replayed and len(replayed) == len(batch.ranges):
             continue  # its records were committed with its ranges; here they would say everything a second time
+        ends = {(r.symbol, r.feed, number) for r in batch.ranges for number in (r.first, r.last)}
+        bearers = {key: e for e in batch.events if (key := (e.symbol, e.feed, e.number)) in ends}
         for added in batch.ranges:
             if added not in replayed:
                 known.add(batch.epoch, added)
-                tallies.add(batch, added)
+                head, tail = (bearers.get((added.symbol, added.feed, number)) for number in (added.first, added.last))
+                tallies.add(batch, added, head, tail)
         for event in batch.events:
             if not replayed or not _within(event.symbol, event.feed, event.number, replayed):
                 by_feed.setdefault((batch.exchange, event.feed), []).append((batch, event))
@@ -263,15 +269,18 @@ def _ranges(connection: Connection, tallies: _Tallies) -> None:
         for tally in runs:
             c = tally.counts
             numbers = (c.stored, c.duplicates, c.conflicts, c.quarantined)
+            tail = (tally.tail.sequence_id, tally.tail.received_us) if tally.tail else (None, None)
             prolonged = connection.exec_driver_sql(
                 "UPDATE ranges SET last = ?, stored = stored + ?, duplicates = duplicates + ?,"
-                " conflicts = conflicts + ?, quarantined = quarantined + ?"
+                " conflicts = conflicts + ?, quarantined = quarantined + ?, last_id = ?, last_us = ?"
                 " WHERE epoch = ? AND symbol = ? AND feed = ? AND last = ?",
-                (tally.last, *numbers, epoch, symbol, feed, tally.first - 1),
+                (tally.last, *numbers, *tail, epoch, symbol, feed, tally.first - 1),
             )
             if prolonged.rowcount == 0:
+                head = (tally.head.sequence_id, tally.head.received_us) if tally.head else (None, None)
                 connection.exec_driver_sql(
                     "INSERT INTO ranges (epoch, exchange, symbol, feed, first, last, stored, duplicates, conflicts,"
-                    " quarantined) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (epoch, tally.exchange, symbol, feed, tally.first, tally.last, *numbers),
+                    " quarantined, first_id, first_us, last_id, last_us)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    (epoch, tally.exchange, symbol, feed, tally.first, tally.last, *numbers, *head, *tail),
                 )

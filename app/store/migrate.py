@@ -18,6 +18,10 @@ _STEPS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE epochs ADD COLUMN kind TEXT NOT NULL DEFAULT 'stream'",
         "ALTER TABLE epochs ADD COLUMN overlaps TEXT NOT NULL DEFAULT '[]'",
         "ALTER TABLE gaps DROP COLUMN repair",
+        "ALTER TABLE ranges ADD COLUMN first_id TEXT",
+        "ALTER TABLE ranges ADD COLUMN last_id TEXT",
+        "ALTER TABLE ranges ADD COLUMN first_us BIGINT",
+        "ALTER TABLE ranges ADD COLUMN last_us BIGINT",
     ),
 }
 

@@ -78,6 +78,11 @@ def _records(metadata: MetaData) -> dict[str, Table]:
         Column("duplicates", BigInteger, nullable=False),
         Column("conflicts", BigInteger, nullable=False),
         Column("quarantined", BigInteger, nullable=False),
+        # identity and receive time of the events that bear its first and last number; null where these are no events
+        Column("first_id", Text),
+        Column("last_id", Text),
+        Column("first_us", BigInteger),
+        Column("last_us", BigInteger),
         key="first",
     )
     losses = numbered(

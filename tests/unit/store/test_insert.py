@@ -239,6 +239,16 @@ def test_a_gap_is_on_record_with_all_that_is_known_of_it(segment: Segment) -> No
     ]
 
 
+def test_a_range_names_its_first_and_last_event(segment: Segment) -> None:
+    stored(segment, batch(1, [event(1, "a"), event(2, "b"), event(5, "e")]), batch(2, [event(6, "f"), event(7, "g")]))
+    stored(segment, batch(3, [event(8, "h"), undecoded(1)]))
+    assert query(segment.path, "SELECT feed, first, last, first_id, first_us, last_id, last_us FROM ranges") == [
+        ("?", 1, 1, None, None, None, None),
+        (TRADE, 1, 2, "a", OPENED_US + 1, "b", OPENED_US + 2),
+        (TRADE, 5, 8, "e", OPENED_US + 5, "h", OPENED_US + 8),
+    ]
+
+
 def test_what_was_found_out_about_a_gap_and_what_was_checked_is_on_record_once(segment: Segment) -> None:
     repair = Repair("btcusdt", TRADE, "0b" * 16, 4, 70, "partly", 3, "ids 7 to 8 remain")
     check = Check("btcusdt", "orderbook", "continuity", 0, 60, "broken", 70, "crossed at id 9")

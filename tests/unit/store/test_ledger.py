@@ -206,7 +206,8 @@ def numbered(key: str, value: int, **more: object) -> dict[str, object]:
 
 
 def a_range(first: int, last: int) -> dict[str, object]:
-    return numbered("first", first, last=last, stored=last - first + 1, duplicates=0, conflicts=0, quarantined=0)
+    return numbered("first", first, last=last, stored=last - first + 1, duplicates=0, conflicts=0, quarantined=0,
+                    first_id=str(first), last_id=str(last), first_us=1, last_us=2)  # fmt: skip
 
 
 def test_removal_begins_once_from_sealed_and_takes_the_records_with_it(ledger: Ledger) -> None:

@@ -21,6 +21,8 @@ def made_old(path: Path) -> None:
             """
             DROP TABLE repairs; DROP TABLE checks;
             ALTER TABLE epochs DROP COLUMN kind; ALTER TABLE epochs DROP COLUMN overlaps;
+            ALTER TABLE ranges DROP COLUMN first_id; ALTER TABLE ranges DROP COLUMN last_id;
+            ALTER TABLE ranges DROP COLUMN first_us; ALTER TABLE ranges DROP COLUMN last_us;
             ALTER TABLE gaps ADD COLUMN repair TEXT NOT NULL DEFAULT 'open';
             UPDATE meta SET value = '1' WHERE key = 'schema_version';
             """
@@ -37,6 +39,9 @@ def test_an_open_segment_of_version_1_is_filled_on(tmp_path: Path) -> None:
     assert query(segment.path, "SELECT epoch, kind, overlaps FROM epochs") == [(EPOCH, "stream", "[]")]
     assert query(segment.path, "SELECT value FROM meta WHERE key = 'schema_version'") == [("2",)]
     assert query(segment.path, "SELECT count(*) FROM repairs") == [(0,)]
+    assert query(segment.path, "SELECT first, last, first_id, last_id, first_us, last_us FROM ranges") == [
+        (1, 2, None, "2", None, OPENED_US + 2)
+    ]
 
 
 def test_a_sealed_segment_of_version_1_is_read_as_it_is(tmp_path: Path) -> None:

@@ -215,7 +215,8 @@ def test_records_are_read_by_name_and_by_what_they_are_of(tmp_path: Path) -> Non
     stored(made, batch(1, [event(1), event(1, symbol="ethusdt"), undecoded(1)]))
     found = sealed(made)
     expected = {"epoch": EPOCH, "exchange": "binance", "symbol": "ethusdt", "feed": TRADE, "first": 1, "last": 1,
-                "stored": 1, "duplicates": 0, "conflicts": 0, "quarantined": 0}  # fmt: skip
+                "stored": 1, "duplicates": 0, "conflicts": 0, "quarantined": 0, "first_id": "1", "last_id": "1",
+                "first_us": OPENED_US + 1, "last_us": OPENED_US + 1}  # fmt: skip
     assert found.records("ranges", symbol="ethusdt") == [expected]
     assert [record["symbol"] for record in found.records("ranges")] == ["?", "btcusdt", "ethusdt"]
     assert [record["frame"] for record in found.records("quarantine")] == [b"\xff\x00"]
