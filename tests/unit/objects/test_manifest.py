@@ -49,7 +49,19 @@ def test_a_manifest_reads_as_plain_json_with_sorted_keys_and_a_newline() -> None
     assert parsed["format"] == 1
     assert parsed["first_exchange_us"] == 1_772_323_200_000_000
     assert parsed["ranges"] == [
-        {"conflicts": 0, "duplicates": 1, "epoch": EPOCH, "first": 1, "last": 3, "quarantined": 0, "stored": 2}
+        {
+            "conflicts": 0,
+            "duplicates": 1,
+            "epoch": EPOCH,
+            "first": 1,
+            "first_id": None,
+            "first_us": None,
+            "last": 3,
+            "last_id": None,
+            "last_us": None,
+            "quarantined": 0,
+            "stored": 2,
+        }
     ]
     assert parsed["gaps"][0]["size"] is None
 
