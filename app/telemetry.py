@@ -39,17 +39,29 @@ def stream_stopped(stream: str, reason: str, undelivered_bytes: int) -> None:
     log.info("stream.stopped", stream=stream, reason=reason, spooled_bytes=undelivered_bytes)
 
 
-def connection_opened(stream: str, epoch: str) -> None:
-    log.info("connection.opened", stream=stream, epoch=epoch)
+def connection_opened(stream: str, epoch: str, overlaps: tuple[str, ...]) -> None:
+    log.info("connection.opened", stream=stream, epoch=epoch, **({"in_place_of": overlaps[0]} if overlaps else {}))
 
 
 def connection_failed(stream: str, detail: str, retry_s: float) -> None:
     log.warning("connection.failed", stream=stream, detail=detail, retry_s=round(retry_s, 2))
 
 
-def connection_closed(stream: str, reason: str, detail: str, frames: int, since_data_s: float | None) -> None:
-    since = "never" if since_data_s is None else round(since_data_s, 3)
-    log.info("connection.closed", stream=stream, reason=reason, detail=detail, frames=frames, since_data_s=since)
+def connection_closed(
+    stream: str, epoch: str, reason: str, detail: str, frames: int, silences: dict[str, float | None]
+) -> None:
+    since = {f"since_{what}_s": "never" if age is None else age for what, age in silences.items()}
+    log.info("connection.closed", stream=stream, epoch=epoch, reason=reason, detail=detail, frames=frames, **since)
+
+
+def rotation_begun(stream: str, reason: str, detail: str) -> None:
+    log.info(
+        "rotation.begun",
+        stream=stream,
+        reason=reason,
+        detail=detail,
+        then="both are read until the new one has its data",
+    )
 
 
 def subscription_rejected(stream: str, symbol: str, feed: str, words: str) -> None:

@@ -165,8 +165,9 @@ class Wiring:
         self, stream: Stream, lease: Lease, spool: Spool, stop: threading.Event, crowded: Callable[[], None]
     ) -> StreamRunner:
         """The parts of one stream. `spool` must be locked, `lease` held; `crowded` is called when its list grows long."""
+        from app.pipeline.connection import Venue
         from app.pipeline.sender import Sender
-        from app.pipeline.stream import StreamRunner, Venue
+        from app.pipeline.stream import StreamRunner
         from app.pipeline.symbols import unlisted
 
         buffer = self.settings.buffer
