@@ -86,7 +86,7 @@ def test_both_feeds_of_every_exchange_arrive_in_the_lists_and_a_stop_ends_the_ep
         assert end is not None
         assert end.reason == "stop"
         assert {(r.symbol, r.feed): r.last for r in end.last_numbers} == {k: given[-1] for k, given in numbers.items()}
-        assert epoch == collecting.runners[name].progress.epoch
+        assert epoch == collecting.runners[name].state(0.0)["epoch"]
 
 
 def test_a_stop_while_redis_is_frozen_leaves_everything_in_the_spool_and_the_next_start_delivers_it(

@@ -367,22 +367,22 @@ def test_a_connection_that_says_nothing_is_asked_whether_it_lives_and_ended_with
     silent = Link(BINANCE, ["btcusdt"], dead_timeout_s=1e9, data_timeout_s=1e9)
     assert (sends(silent.pass_s(15)), sends(silent.pass_s(1.5))) == ([], [None])
     assert closes(silent.pass_s(10)) == []
-    assert closes(silent.pass_s(2))[:1] == ["ping_failed"]
+    assert closes(silent.pass_s(3))[:1] == ["ping_failed"]
     for _ in range(6):
         outputs = link.pass_s(16)
-        link.session.alive(link.now_s)
+        link.session.life.pong(link.now_s)
         assert closes(outputs) == [], "each question was answered"
 
 
 def test_silences_are_told_apart_and_never_is_not_nought() -> None:
     link = Link()
     link.pass_s(4)
-    assert link.session.silences(link.now_s) == {"data": None, "frame": None, "pong": None}
+    assert link.session.life.silences(link.now_s) == {"data": None, "frame": None, "pong": None}
     link.receive("pong")
     link.pass_s(3)
     link.receive(book(-1, 5))
     link.pass_s(2)
-    assert link.session.silences(link.now_s) == {"data": 2.0, "frame": 2.0, "pong": 5.0}
+    assert link.session.life.silences(link.now_s) == {"data": 2.0, "frame": 2.0, "pong": 5.0}
 
 
 def test_a_venue_that_refuses_and_hangs_up_has_refused() -> None:
@@ -421,7 +421,7 @@ def test_a_venue_that_pings_by_itself_gets_no_heartbeat() -> None:
     link = Link(BINANCE, ["btcusdt"], dead_timeout_s=1e9, data_timeout_s=1e9)
     for _ in range(30):
         assert sends(link.pass_s(10)) == []
-        link.session.alive(link.now_s)
+        link.session.life.pong(link.now_s)
 
 
 # silence
@@ -642,7 +642,7 @@ def test_pings_of_the_venue_keep_a_quiet_connection_but_prove_nothing_about_a_fe
     outputs: list[tuple[float, Output]] = []
     for _ in range(20):
         outputs += link.pass_s(20)
-        link.session.alive(link.now_s)
+        link.session.life.pong(link.now_s)
     assert closes(outputs) == []
     assert link.states() == {("btcusdt", TRADE): FeedState.SUBSCRIBING}
-    assert closes(link.pass_s(31)) == ["dead_timeout"]
+    assert closes(link.pass_s(29)) == ["ping_failed"]
