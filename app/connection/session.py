@@ -28,6 +28,8 @@ SNAPSHOT_WAIT_S = 10.0
 #: A refused or halted feed is asked for again after so long, each time after twice as long, at last once an hour.
 RETRY_FIRST_S = 300.0
 RETRY_LAST_S = 3600.0
+#: What a venue says is shown in statuses and logs; a refusal is a sentence, and a frame may have megabytes.
+WORDS_CHARS = 500
 #: More than half of at least so many frames undecodable within the window: the connection starts anew.
 BREAKER_FRAMES = 100
 BREAKER_WINDOW_S = 60.0
@@ -104,7 +106,8 @@ class Session:
                 self._count(error.number, received_us, now_s, found)
             return [*found, *self._quarantine(payload, received_us, str(error), now_s)]
         except Exception as error:  # noqa: BLE001 - a decoder with a bug must not cost the frame
-            return self._quarantine(payload, received_us, f"decoder_failed: {type(error).__name__}: {error}", now_s)
+            reason = f"decoder_failed: {type(error).__name__}: {error}"[:WORDS_CHARS]
+            return self._quarantine(payload, received_us, reason, now_s)
         if strange := [m for m in messages if isinstance(m, Decoded) and (m.symbol, m.feed) not in self.feeds]:
             reason = f"unexpected_feed: {strange[0].symbol} {strange[0].feed}"
             return self._quarantine(payload, received_us, reason, now_s)
@@ -223,6 +226,7 @@ class Session:
             case Ack():
                 pass  # one request may get an answer for each of its feeds: only data proves that a feed works
             case Rejected(request_id, words, feeds):
+                words = words[:WORDS_CHARS]
                 request = self._requests.sent(request_id)
                 named = feeds or (request.feeds if request else ())
                 self.last_error = words
@@ -230,7 +234,7 @@ class Session:
                     if key in self.feeds and self.feeds[key].state not in (FeedState.LIVE, FeedState.QUIET):
                         self._give_up(self.feeds[key], FeedState.REJECTED, words, now_us)
             case Notice("shutdown", words):
-                self._wish(Rotate("venue_notice", words))
+                self._wish(Rotate("venue_notice", words[:WORDS_CHARS]))
             case Notice("pong"):
                 self.life.pong(now_s)
             case _:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 
 from app.buffer.budget import Budget
-from app.connection.backoff import DEFAULT_RETRY_AFTER_S
+from app.connection.backoff import DEFAULT_RETRY_AFTER_S, told_s
 from app.errors import BufferUnavailable, FrameRejected
 from app.exchanges import exchange_of
 from app.pipeline.plan import Stream
@@ -30,8 +30,8 @@ def unlisted(stream: Stream, budget: Budget) -> dict[str, str]:
             headers={"User-Agent": "collector"},
         )
         if response.status_code in (418, 429):
-            told = response.headers.get("retry-after", "")
-            budget.block(stream.exchange, float(told) if told.isdecimal() else DEFAULT_RETRY_AFTER_S)
+            told = told_s(response.headers.get("retry-after", ""))
+            budget.block(stream.exchange, DEFAULT_RETRY_AFTER_S if told is None else told)
         response.raise_for_status()
         listed = exchange.listed(response.content)
     except (httpx.HTTPError, FrameRejected, BufferUnavailable):

@@ -72,6 +72,8 @@ TIERS: dict[str, tuple[str, ...]] = {
     "app.store": (*_WORDS, "app.clock", "app.telemetry"),
     "app.objects": _WORDS,
     "app.connection": (*_WORDS, "app.exchanges", "app.sequence"),
+    # The one that waits has to know for how long.
+    "app.connection.socket": (*_WORDS, "app.clock", "app.connection"),
     "app.pipeline": _BELOW_PIPELINE,
     # What beat calls: they are given the wiring and use one part after the other.
     "app.pipeline.periodic": (*_BELOW_PIPELINE, "app.wiring"),

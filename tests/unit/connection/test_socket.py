@@ -5,7 +5,8 @@ from __future__ import annotations
 import queue
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from select import select
 from threading import Event
 
 import pytest
@@ -341,3 +342,51 @@ def test_where_nobody_listens_or_the_handshake_never_ends_no_connection_comes_ab
 def test_a_url_that_is_none_fails_like_a_connection(url: str) -> None:
     with pytest.raises(ConnectionFailed):
         Socket(url, connect_timeout_s=SOON_S, max_frame_bytes=1)
+
+
+@pytest.mark.parametrize(
+    "headers", [b"Set-Cookie: a/b=c", b'Set-Cookie: Domain=;;\r\nSet-Cookie: "\\x=', b"no colon", b"\xff: x"]
+)
+def test_no_header_of_the_handshake_is_worse_than_a_failed_connection(headers: bytes) -> None:
+    def script(wire: Wire) -> None:
+        wire.accept(headers)
+        wire.until_closed()
+
+    with wired(script) as url:
+        try:
+            Socket(url, connect_timeout_s=LONG_S, max_frame_bytes=MAX_FRAME_BYTES).close()
+        except ConnectionFailed as failed:
+            assert failed.status is None
+
+
+def trickle(wire: Wire, piece: bytes) -> None:
+    """Send `piece` again and again, faster than any timeout, until the client has let go or says something."""
+    with suppress(OSError):
+        while not select([wire.connection], [], [], 0.005)[0]:
+            wire.send(piece)
+
+
+def test_a_handshake_that_goes_on_and_on_is_given_up() -> None:
+    def script(wire: Wire) -> None:
+        wire.send(b"HTTP/1.1 101 Switching Protocols\r\n")
+        trickle(wire, b"X-And-So-On: x\r\n")
+
+    with wired(script) as url, pytest.raises(ConnectionFailed):
+        Socket(url, connect_timeout_s=0.2, max_frame_bytes=MAX_FRAME_BYTES)
+
+
+@pytest.mark.parametrize(
+    ("opening", "piece"),
+    [(frame(TEXT, b"", announced=90_000), b"x"), (frame(TEXT, b"", fin=False), frame(CONTINUATION, b"x", fin=False))],
+    ids=["bytes of a frame", "fragments of a message"],
+)
+def test_a_message_that_goes_on_and_on_does_not_keep_the_reader_from_its_timers(opening: bytes, piece: bytes) -> None:
+    def script(wire: Wire) -> None:
+        wire.accept()
+        wire.send(opening)
+        trickle(wire, piece)
+        wire.until_closed()
+
+    with wired(script) as url, connected(url) as client:
+        assert [client.receive(SOON_S) for _ in range(3)] == [None] * 3
+        client.send("enough")
