@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from app import telemetry
 from app.model import ORDERBOOK, Batch, Event, Range
 from app.store.engine import classify
+from app.store.holes import with_holes
 from app.store.known import KnownRanges
 
 #: exchange, symbol, exchange_sequence_id, timestamp_collector, timestamp_exchange, data, epoch
@@ -89,7 +90,7 @@ def insert(connection: Connection, batches: Sequence[Batch], known: KnownRanges,
         for event in batch.events:
             if not replayed or not _within(event.symbol, event.feed, event.number, replayed):
                 by_feed.setdefault((batch.exchange, event.feed), []).append((batch, event))
-        _records(connection, batch, replayed, tallies)
+        _records(connection, with_holes(connection, batch, known), replayed, tallies)
     for (exchange, feed), events in by_feed.items():
         _rows(connection, exchange, feed, events, tallies, twins)
     _ranges(connection, tallies)
