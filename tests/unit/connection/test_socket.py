@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event
 
 import pytest
@@ -341,3 +341,20 @@ def test_where_nobody_listens_or_the_handshake_never_ends_no_connection_comes_ab
 def test_a_url_that_is_none_fails_like_a_connection(url: str) -> None:
     with pytest.raises(ConnectionFailed):
         Socket(url, connect_timeout_s=SOON_S, max_frame_bytes=1)
+
+
+def test_a_handshake_that_comes_byte_by_byte_is_given_up_in_time() -> None:
+    given_up = Event()
+
+    def script(wire: Wire) -> None:
+        with suppress(OSError):
+            for byte in b"HTTP/1.1 101 Switching Protocols\r\n" * 100:
+                wire.send(bytes([byte]))
+                if given_up.wait(0.05):  # far more often than the timeout, which each byte would begin anew
+                    return
+
+    with wired(script) as url, pytest.raises(ConnectionFailed, match=r"not over after 0\.5 s"):
+        try:
+            Socket(url, connect_timeout_s=0.5, max_frame_bytes=1024)
+        finally:
+            given_up.set()
