@@ -58,7 +58,7 @@ class StreamRunner:
         stop: threading.Event,
         monotonic_s: Callable[[], float],
         wall_us: Callable[[], int],
-        unlisted: Callable[[Stream], dict[str, str]] = lambda stream: {},
+        unlisted: Callable[[Stream], dict[str, str] | None] = lambda stream: {},
         venue: Venue = UNMETERED,
         signer: Signer | None = None,
     ) -> None:
@@ -118,6 +118,9 @@ class StreamRunner:
         self._say("connecting")
         websocket = self._settings.websocket
         unlisted = self._unlisted(self.stream)
+        if unlisted is None:
+            self._say("rate_limited", "the venue answered a REST request with 429 or 418: all workers stay away")
+            return
         try:
             socket = Socket(
                 self._exchange.endpoint(self.stream.ws_url, self.stream.subscription),
@@ -148,7 +151,7 @@ class StreamRunner:
         try:
             link = Link(
                 self.stream.name, socket, session, self._outbox, self.progress, over=self._over,
-                unlisted=lambda: self._unlisted(self.stream), signer=self._signer, monotonic_s=self._now_s,
+                unlisted=lambda: self._unlisted(self.stream) or {}, signer=self._signer, monotonic_s=self._now_s,
                 wall_us=self._now_us,
             )  # fmt: skip
             close = link.run(unlisted)
