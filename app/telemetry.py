@@ -149,6 +149,13 @@ def row_rejected(symbol: str, feed: str, number: int, error: str) -> None:
     log.error("row.rejected", symbol=symbol, feed=feed, number=number, error=error, then="quarantined")
 
 
+def hole_found(stream: str, epoch: str, symbol: str, feed: str, first: int, last: int) -> None:
+    log.error(
+        "hole.found", stream=stream, epoch=epoch, symbol=symbol, feed=feed, first=first, last=last,
+        why="these numbers were pushed and never came out of Redis or the spool", then="declared lost (buffer_lost)",
+    )  # fmt: skip
+
+
 def segment_opened(segment: int, path: str) -> None:
     log.info("segment.opened", segment=segment, path=path)
 

@@ -6,9 +6,10 @@ import os
 import threading
 from typing import Any
 
-from celery import signals
+from celery import bootsteps, signals
 
 from app import telemetry
+from app.celery import app
 from app.errors import BufferUnavailable
 from app.logs import configure
 from app.pipeline import supervise
@@ -31,10 +32,28 @@ def _logging(**_: Any) -> None:
 @signals.worker_shutting_down.connect
 def _stop(**_: Any) -> None:
     """Runs inside a signal handler: set the flag, start the watchdog, nothing else."""
+    if STOP.is_set():
+        return
     STOP.set()
     timer = threading.Timer(WATCHDOG_S, os._exit, args=(1,))
     timer.daemon = True
     timer.start()
+
+
+class Ending(bootsteps.StartStopStep):
+    """However the worker ends, its streams are told before its pool waits for them.
+
+    Celery sends `worker_shutting_down` for signals alone. After an error that it calls unrecoverable it waits for the pool
+    without a word to anybody: a worker that consumes nothing and never exits.
+    """
+
+    requires = ("celery.worker.components:Pool",)
+
+    def stop(self, worker: Any) -> None:
+        _stop()
+
+
+app.steps["worker"].add(Ending)
 
 
 @signals.worker_ready.connect

@@ -23,6 +23,8 @@ from app.connection.backoff import told_s
 
 #: Of a frame that is too large, this many leading bytes are kept for quarantine.
 OVERSIZED_HEAD_BYTES = 64 * 1024
+#: How often a handshake that is overdue is looked at again: it may not have begun to read yet.
+OVERDUE_S = 0.1
 #: A peer that sends nothing but pings must not keep the reader from its timers.
 CONTROL_FRAMES_IN_A_ROW = 16
 
@@ -94,6 +96,7 @@ class Socket:
     def __init__(self, url: str, *, connect_timeout_s: float, max_frame_bytes: int, proxy: str | None = None) -> None:
         """Connect. No `Origin` header is sent (Upbit would allow one request per 10 s), redirects are not followed.
 
+        The handshake must be over `connect_timeout_s` after the call, however slowly the peer answers.
         Raises: ConnectionFailed.
         """
         keepalive = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
@@ -120,8 +123,8 @@ class Socket:
             )
         else:
             options["http_no_proxy"] = ["*"]
-        connected = threading.Event()
-        threading.Thread(target=self._hurry, args=(connected, 2 * connect_timeout_s), daemon=True).start()
+        done, late = threading.Event(), threading.Event()
+        threading.Thread(target=self._cut_off, args=(connect_timeout_s, done, late), daemon=True).start()
         try:
             self._ws.connect(url, **options)  # type: ignore[no-untyped-call]
         except websocket.WebSocketBadStatusException as error:
@@ -131,12 +134,23 @@ class Socket:
                 f"the venue answered the handshake with HTTP {status}", status, retry_after_s
             ) from error
         except (websocket.WebSocketException, OSError, ValueError, CookieError) as error:
+            if late.is_set():
+                raise ConnectionFailed(f"the handshake was not over after {connect_timeout_s:g} s") from error
             raise ConnectionFailed(f"{type(error).__name__}: {error}") from error
         finally:
-            connected.set()
+            done.set()
         self._timeout_s = connect_timeout_s
         #: Pings and pongs so far: signs of life of the connection, not of any feed.
         self.control_frames = 0
+
+    def _cut_off(self, after_s: float, done: threading.Event, late: threading.Event) -> None:
+        """End a handshake that is not over in time: the library's timeout begins anew with each byte."""
+        done.wait(after_s)
+        while not done.wait(OVERDUE_S):
+            late.set()
+            if self._ws.sock is not None:
+                with suppress(OSError):
+                    self._ws.sock.shutdown(socket.SHUT_RDWR)
 
     def receive(self, timeout_s: float) -> bytes | None:
         """The next data frame's payload, or None when none was complete within `timeout_s`.
@@ -187,13 +201,6 @@ class Socket:
     def close(self) -> None:
         """Let the socket go, at once."""
         self._ws.shutdown()  # type: ignore[no-untyped-call]
-
-    def _hurry(self, connected: threading.Event, every_s: float) -> None:
-        """End a handshake that does not end: its single reads have a timeout, their number has no bound."""
-        while not connected.wait(every_s):
-            with suppress(OSError):
-                if self._ws.sock is not None:
-                    self._ws.sock.shutdown(socket.SHUT_RDWR)
 
     def _read(self, size: int) -> bytes:
         """For the frame reader. A peer that always sends a little more in time must not keep `receive` from returning."""

@@ -55,7 +55,7 @@ class Ground(NamedTuple):
     progress: Progress
     venue: Venue
     signer: Signer | None
-    unlisted: Callable[[Stream], dict[str, str]]
+    unlisted: Callable[[Stream], dict[str, str] | None]
     #: Why everything is to end, "" while there is no reason to.
     over: Callable[[], str]
     monotonic_s: Callable[[], float]
@@ -140,6 +140,9 @@ class Connection:
         ground, name = self._ground, self.stream.name
         self._say("connecting")
         unlisted = ground.unlisted(self.stream)
+        if unlisted is None:
+            self._say("rate_limited", "the venue answered a REST request with 429 or 418: all workers stay away")
+            return
         websocket = ground.settings.websocket
         try:
             socket = Socket(
@@ -176,7 +179,7 @@ class Connection:
         close = Close("error", "unexpected")
         link = Link(
             name, socket, session, lane, ground.progress, over=self._over, draining=lambda: self._say("draining"),
-            wish=self._wish, joins=self.joins, unlisted=lambda: ground.unlisted(self.stream), signer=ground.signer,
+            wish=self._wish, joins=self.joins, unlisted=lambda: ground.unlisted(self.stream) or {}, signer=ground.signer,
             monotonic_s=ground.monotonic_s, wall_us=ground.wall_us,
         )  # fmt: skip
         try:

@@ -175,6 +175,7 @@ class Flush:
                 self._kept(entry).load_known(known, fresh)
             except (DBAPIError, OSError) as error:  # one damaged file must not stop recording: identities still hold
                 telemetry.segment_unreadable(entry.number, error)
+                known.doubt(fresh)
         self._ledger.load_known(known, fresh)
 
     def _open(self) -> tuple[Segment, SegmentEntry, SealedSegment | None]:

@@ -43,7 +43,7 @@ class StreamRunner:
         stop: threading.Event,
         monotonic_s: Callable[[], float],
         wall_us: Callable[[], int],
-        unlisted: Callable[[Stream], dict[str, str]] = lambda stream: {},
+        unlisted: Callable[[Stream], dict[str, str] | None] = lambda stream: {},
         venue: Venue = UNMETERED,
         signer: Signer | None = None,
     ) -> None:

@@ -13,10 +13,11 @@ from app.pipeline.plan import Stream
 TIMEOUT_S = 5.0
 
 
-def unlisted(stream: Stream, budget: Budget) -> dict[str, str]:
+def unlisted(stream: Stream, budget: Budget) -> dict[str, str] | None:
     """The stream's symbols that its venue does not list, with words for people.
 
-    Empty where the venue could not be asked: then silence is judged by freshness alone.
+    Empty where the venue could not be asked: then silence is judged by freshness alone. None when its answer was to stay
+    away; all workers know of it then.
     """
     exchange = exchange_of(stream.exchange, stream.source)
     try:
@@ -32,6 +33,7 @@ def unlisted(stream: Stream, budget: Budget) -> dict[str, str]:
         if response.status_code in (418, 429):
             told = told_s(response.headers.get("retry-after", ""))
             budget.block(stream.exchange, DEFAULT_RETRY_AFTER_S if told is None else told)
+            return None
         response.raise_for_status()
         listed = exchange.listed(response.content)
     except (httpx.HTTPError, FrameRejected, BufferUnavailable):

@@ -84,6 +84,7 @@ def _finished(nursery: Nursery, rig: Rig, exchange: ExchangeProcess, wanted: int
     assert taken.wait().result == "stop"
 
 
+@pytest.mark.row("K1")
 def test_a_process_killed_before_a_push_loses_what_was_in_its_hand_and_the_next_waits_for_the_lease(
     nursery: Nursery, rig: Rig, exchange_server: Callable[..., ExchangeProcess]
 ) -> None:
@@ -121,6 +122,8 @@ def _numbers_of(found: Held, epoch: str) -> dict[tuple[str, str, str], set[int]]
     return {key: fate.numbers for key, fate in found.fates.items() if key[0] == epoch}
 
 
+@pytest.mark.row("K1")
+@pytest.mark.row("R3")
 def test_the_spool_of_a_killed_process_is_delivered_by_the_next_one(
     nursery: Nursery, own_redis: RedisProcess, tmp_path: Path, exchange_server: Callable[..., ExchangeProcess]
 ) -> None:
@@ -162,6 +165,8 @@ def _spooled(directory: Path) -> list[bytes]:
     return found
 
 
+@pytest.mark.row("K9")
+@pytest.mark.row("R3")
 def test_a_process_stopped_while_redis_does_not_answer_leaves_everything_it_received_in_its_spool(
     nursery: Nursery, own_redis: RedisProcess, tmp_path: Path, exchange_server: Callable[..., ExchangeProcess]
 ) -> None:
@@ -185,6 +190,8 @@ def test_a_process_stopped_while_redis_does_not_answer_leaves_everything_it_rece
     assert _archived_by_epoch(wiring) == {epoch: _sent_by_connection(exchange, "binance")[0]}
 
 
+@pytest.mark.row("K1")
+@pytest.mark.row("K9")
 @pytest.mark.timeout(180)
 def test_the_streams_of_a_killed_worker_go_to_another_one_which_ends_cleanly_with_all_it_received(
     rig: Rig, exchange_server: Callable[..., ExchangeProcess]

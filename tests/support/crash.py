@@ -161,11 +161,13 @@ def nursery(directory: Path, environ: Mapping[str, str]) -> Iterator[Nursery]:
 class CeleryWorker:
     """A worker process as the Procfile starts one, for these queues; `environ` names its settings."""
 
-    def __init__(self, name: str, queues: str, threads: int, directory: Path, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, queues: str, threads: int, directory: Path, environ: Mapping[str, str], *options: str
+    ) -> None:
         self._log = (directory / f"{name}.log").open("w+b")
         command = [
             sys.executable, "-m", "celery", "-A", "app", "worker", "-P", "threads", "-Q", queues, "-c", str(threads),
-            "-n", f"{name}@%h", "--without-gossip", "--without-mingle", "--loglevel", "INFO",
+            "-n", f"{name}@%h", "--without-gossip", "--without-mingle", "--loglevel", "INFO", *options,
         ]  # fmt: skip
         self._process = subprocess.Popen(
             command, cwd=CHECKOUT, env=dict(environ), stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log
@@ -175,7 +177,15 @@ class CeleryWorker:
     def signal(self, number: int) -> int:
         """Send a signal that ends it; returns its exit code, -N where signal N ended it."""
         self._process.send_signal(number)
-        return self._process.wait(30)
+        return self.wait()
+
+    def wait(self, seconds: float = 30) -> int:
+        """Its exit code, when it has ended."""
+        return self._process.wait(seconds)
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
 
     @property
     def log(self) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from app.codec import BatchCodec
-from app.connection.actions import Close, Fetch, Output, Send
+from app.connection.actions import Close, Fetch, Output, Rotate, Send
 from app.connection.freshness import Rhythm
 from app.connection.session import Session
 from app.exchanges import EXCHANGES, SOURCES
@@ -44,7 +44,7 @@ SYMBOLS = {
 REASONS = {
     "not_utf8", "not_json", "too_deep", "unexpected_shape", "unexpected_symbol", "unexpected_channel", "unexpected_feed",
 }  # fmt: skip
-CLOSES = {"circuit_breaker", "venue_notice", "data_timeout", "dead_timeout"}
+CLOSES = {"circuit_breaker", "venue_notice", "data_timeout", "dead_timeout", "ping_failed"}
 #: Of a venue's words, a reason or a status keeps at most so many characters.
 WORDS = 600
 #: The year 9999 ends in the last zone of the world.
@@ -104,14 +104,17 @@ class Connection:
         self.epoch = f"{number:032x}"
         self.asked = subscription(self.venue, number % 8)
         self.numbers = Counter[tuple[str, str]]()
+        before, self._continuity = self._continuity, Continuity(max_entries=8)
         self.session = Session(
             self.exchange, self.asked, self._continuity, epoch=self.epoch, dead_timeout_s=30,
             data_timeout_s=dict.fromkeys(self.asked.symbols, 10.0), rhythms=self._rhythms,
         )  # fmt: skip
         self._units: list[Event | Gap | Quarantined] = []
         self._batched = len(self.batches)
-        self._outbox.begin(Epoch(self.epoch, self.now_us))
+        self._lane = self._outbox.begin(Epoch(self.epoch, self.now_us))
+        self._check(self.session.joined(before))
         self._check(self.session.opened(self.now_s, self.now_us))
+        self._rhythms = self.session.rhythms
 
     def receive(self, payload: bytes) -> list[Output]:
         """What the session makes of a frame, after every check."""
@@ -138,7 +141,7 @@ class Connection:
         assert {(r.symbol, r.feed): (r.first, r.last) for r in end.last_numbers} == {
             key: (1, last) for key, last in self.numbers.items()
         }
-        self._outbox.end(end)
+        self._lane.end(end)
         while (batch := self._outbox.take(0)) is not None:
             self._keep(batch)
         made = self.batches[self._batched :]
@@ -179,13 +182,13 @@ class Connection:
                     assert frame in (None, "ping") or msgspec.json.decode(frame)
                 case Fetch(what):
                     assert what == "symbols"
-                case Close(reason, detail):
+                case Close(reason, detail) | Rotate(reason, detail):
                     assert reason in CLOSES and len(detail) < WORDS
                 case _:
                     raise AssertionError(f"{output!r} is no output of a session")
             if isinstance(output, Event | Gap | Quarantined):
                 self._units.append(output)
-                assert self._outbox.add(output)
+                assert self._lane.add(output)
                 if self._outbox.batch_waits and (batch := self._outbox.take(0)) is not None:
                     self._keep(batch)
         assert len(self.session.last_error) < WORDS

@@ -390,3 +390,20 @@ def test_a_message_that_goes_on_and_on_does_not_keep_the_reader_from_its_timers(
     with wired(script) as url, connected(url) as client:
         assert [client.receive(SOON_S) for _ in range(3)] == [None] * 3
         client.send("enough")
+
+
+def test_a_handshake_that_comes_byte_by_byte_is_given_up_in_time() -> None:
+    given_up = Event()
+
+    def script(wire: Wire) -> None:
+        with suppress(OSError):
+            for byte in b"HTTP/1.1 101 Switching Protocols\r\n" * 100:
+                wire.send(bytes([byte]))
+                if given_up.wait(0.05):  # far more often than the timeout, which each byte would begin anew
+                    return
+
+    with wired(script) as url, pytest.raises(ConnectionFailed, match=r"not over after 0\.5 s"):
+        try:
+            Socket(url, connect_timeout_s=0.5, max_frame_bytes=1024)
+        finally:
+            given_up.set()
