@@ -53,6 +53,8 @@ worker_pool = "threads"
 worker_concurrency = max(16, 2 * len(settings.all_markets()) + 8)
 worker_prefetch_multiplier = 1
 worker_disable_prefetch = True
+# A queue of each worker's own: the supervisor says which worker is to have a stream.
+worker_direct = True
 worker_send_task_events = True
 task_send_sent_event = True
 worker_hijack_root_logger = False

@@ -117,8 +117,21 @@ def lease_lost(stream: str, holder: str | None) -> None:
     log.warning("lease.lost", stream=stream, holder=holder)
 
 
-def stream_dispatched(stream: str) -> None:
-    log.info("stream.dispatched", stream=stream)
+def stream_dispatched(stream: str, worker: str) -> None:
+    log.info("stream.dispatched", stream=stream, worker=worker or "any")
+
+
+def handover_asked(stream: str, holder: str) -> None:
+    log.info("handover.asked", stream=stream, holder=holder, why="another worker has fewer streams")
+
+
+def streams_waiting(streams: list[str]) -> None:
+    remedy = "start another stream process, or give this one more threads (-c)"
+    _seldom("streams.waiting", "", streams=streams, why="no stream worker has a free thread", remedy=remedy)
+
+
+def presence_failed(worker: str, error: Exception) -> None:
+    _seldom("presence.failed", worker, worker=worker, error=str(error), then="its streams go on; it tries again")
 
 
 # flush

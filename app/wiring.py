@@ -193,7 +193,7 @@ class Wiring:
             monotonic_s=monotonic_s,
             crowd_events=self.settings.collector.max_batch_size,
             crowded=crowded,
-            publish=lambda now_s: self.board.publish(stream.name, made[0].state(now_s), buffer.lease_secs),
+            publish=lambda now_s: self.board.publish(stream.name, made[0].state(now_s), buffer.lease_secs) == lease.token,
         )  # fmt: skip
         made.append(
             StreamRunner(

@@ -30,7 +30,7 @@ DRAIN_S = 6.0
 
 
 class StreamRunner:
-    """Collects one stream until `stop` is set or its lease is lost."""
+    """Collects one stream until `stop` is set, its lease is lost, or another worker is to have it."""
 
     def __init__(
         self,
@@ -94,6 +94,8 @@ class StreamRunner:
             return "stop"
         if self._sender.lost.is_set():
             return "lease_lost"
+        if self._sender.handed_over.is_set():
+            return "handed_over"
         return "sender_died" if self._sender.finished.is_set() else ""
 
     def _watch(self) -> None:

@@ -199,9 +199,11 @@ class CeleryWorker:
 
 
 @contextmanager
-def celery_workers(names: tuple[str, ...], queues: str, rig: Rig, *, threads: int) -> Iterator[dict[str, CeleryWorker]]:
+def celery_workers(
+    names: tuple[str, ...], queues: str, rig: Rig, *options: str, threads: int
+) -> Iterator[dict[str, CeleryWorker]]:
     """Workers of one settings file for the time of a `with`."""
-    workers = {name: CeleryWorker(name, queues, threads, rig.directory, rig.environ) for name in names}
+    workers = {name: CeleryWorker(name, queues, threads, rig.directory, rig.environ, *options) for name in names}
     try:
         yield workers
     finally:
@@ -209,13 +211,19 @@ def celery_workers(names: tuple[str, ...], queues: str, rig: Rig, *, threads: in
             worker.close()
 
 
-def dispatcher(rig: Rig) -> Callable[[str], object]:
-    """Sends the task of a stream to the workers of `rig`, as the supervisor task does."""
+def dispatcher(rig: Rig) -> Callable[..., object]:
+    """Sends the task of a stream to a worker of `rig` ("": to any), as the supervisor task does."""
     from celery import Celery
+    from celery.utils.nodenames import worker_direct
 
     sender = Celery("tests", broker=rig.redis_url, set_as_current=False)
     sender.conf.broker_transport_options = {"global_keyprefix": f"{rig.prefix}:celery:"}
-    return lambda stream: sender.send_task("streams.run", (stream,), queue="streams", expires=15)
+
+    def send(stream: str, worker: str = "") -> object:
+        queue = worker_direct(worker) if worker else "streams"
+        return sender.send_task("streams.run", (stream,), queue=queue, expires=15)
+
+    return send
 
 
 def places(passed: list[str]) -> list[int]:

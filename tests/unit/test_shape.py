@@ -85,7 +85,8 @@ TIERS: dict[str, tuple[str, ...]] = {
 #: They take time, randomness and the network's answers as arguments.
 PURE = (
     "app.codec", "app.connection.backoff", "app.connection.feed", "app.connection.freshness", "app.connection.session",
-    "app.exchanges", "app.model", "app.pipeline.outbox", "app.pipeline.plan", "app.sequence",
+    "app.exchanges", "app.model", "app.pipeline.outbox", "app.pipeline.plan",
+    "app.pipeline.share", "app.sequence",
 )  # fmt: skip
 IMPURE = {
     "asyncio", "os", "random", "requests", "secrets", "select", "selectors", "socket", "sqlite3", "ssl", "subprocess",
