@@ -1,8 +1,7 @@
-"""What a worker process does around its tasks: logging, the stop flag, the watchdog."""
+"""What a worker process does around its tasks: logging, first steps, spools left behind. Its end is in stopping.py."""
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import Any
 
@@ -12,12 +11,9 @@ from app import telemetry
 from app.errors import BufferUnavailable
 from app.logs import configure
 from app.pipeline import supervise
+from tasks.stopping import STOP
 from tasks.wired import wiring
 
-#: Set when this process is to end; every stream and every long run looks at it.
-STOP = threading.Event()
-#: Neither Celery nor a thread pool ever gives up waiting for a thread; a platform kills after 30 s. So do we, before.
-WATCHDOG_S = 28.0
 #: Spools that nobody will open again are looked for so often.
 LEFT_SPOOLS_S = 10.0
 
@@ -26,15 +22,6 @@ LEFT_SPOOLS_S = 10.0
 def _logging(**_: Any) -> None:
     """Celery configures no logging where this signal has a receiver; its own lines go through ours."""
     configure()
-
-
-@signals.worker_shutting_down.connect
-def _stop(**_: Any) -> None:
-    """Runs inside a signal handler: set the flag, start the watchdog, nothing else."""
-    STOP.set()
-    timer = threading.Timer(WATCHDOG_S, os._exit, args=(1,))
-    timer.daemon = True
-    timer.start()
 
 
 @signals.worker_ready.connect
@@ -50,6 +37,6 @@ def _drain_left_spools() -> None:
     """Every few seconds: what a stream left on this host, and nobody will open again, goes to Redis."""
     while not STOP.wait(LEFT_SPOOLS_S):
         try:
-            supervise.drain_left_spools(wiring())
+            supervise.drain_left_spools(wiring(), STOP)
         except (BufferUnavailable, OSError) as error:
             telemetry.push_failed("left spools", error)

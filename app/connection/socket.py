@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 import websocket
 from websocket._abnf import frame_buffer
 
+from app.clock import monotonic_s
+
 #: Of a frame that is too large, this many leading bytes are kept for quarantine.
 OVERSIZED_HEAD_BYTES = 64 * 1024
 #: A peer that sends nothing but pings must not keep the reader from its timers.
@@ -58,11 +60,24 @@ class FrameTooLarge(Exception):
 
 
 class _CappedFrames(frame_buffer):
-    """The library's frame reader with a bound: it would otherwise allocate whatever length the peer announces."""
+    """The library's frame reader with two bounds: it would otherwise allocate whatever length the peer announces, and
+    stay with a frame that drips in for as long as it drips."""
 
     max_bytes: int
+    #: When the caller wants to look at its timers again.
+    until_s = 0.0
     #: Bytes of the fragments of the current message read so far.
     fragments = 0
+
+    def recv_strict(self, bufsize: int) -> bytes:
+        shortage = bufsize - sum(map(len, self.recv_buffer))
+        while shortage > 0:
+            piece = self.recv(min(16384, shortage))
+            self.recv_buffer.append(piece)
+            shortage -= len(piece)
+            if shortage > 0 and monotonic_s() > self.until_s:
+                raise websocket.WebSocketTimeoutException("in the middle of a frame")
+        return super().recv_strict(bufsize)  # takes it out of the buffer
 
     def recv_mask(self) -> None:
         # The step between length and payload, which a timeout inside the head brings us to again.
@@ -98,7 +113,7 @@ class Socket:
         )
         frames = _CappedFrames(self._ws._recv, True)
         frames.max_bytes = max_frame_bytes
-        self._ws.frame_buffer = frames
+        self._ws.frame_buffer = self._frames = frames
         options: dict[str, Any] = {"timeout": connect_timeout_s, "suppress_origin": True, "redirect_limit": 0}
         if proxy:
             parts = urlsplit(proxy)
@@ -132,6 +147,7 @@ class Socket:
         Raises: ConnectionEnded, FrameTooLarge.
         """
         self._set_timeout(timeout_s)
+        self._frames.until_s = monotonic_s() + timeout_s
         try:
             for _ in range(CONTROL_FRAMES_IN_A_ROW):
                 opcode, frame = self._ws.recv_data_frame(control_frame=True)

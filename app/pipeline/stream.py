@@ -10,7 +10,7 @@ import random
 import threading
 import uuid
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from app import telemetry
 from app.config import Settings
@@ -19,15 +19,22 @@ from app.connection.backoff import DEFAULT_RETRY_AFTER_S, delay_s
 from app.connection.freshness import Rhythm
 from app.connection.session import Session
 from app.connection.socket import ConnectionFailed, Socket
+from app.errors import Interrupted
 from app.exchanges.base import Exchange, Signer
+from app.interruptible import interruptible
 from app.pipeline.link import TICK_S, Link, Progress
 from app.pipeline.outbox import Epoch, Outbox
 from app.pipeline.plan import Stream
 from app.pipeline.sender import Sender
 from app.sequence import Continuity
 
-#: From the request to stop until what is left goes to the spool and the thread ends.
-DRAIN_S = 10.0
+T = TypeVar("T")
+#: From the end of the connection until what neither Redis nor the spool has taken is given up: 10 s with the goodbye.
+DRAIN_S = 8.0
+#: No handshake takes longer than so many times its timeout, which is that of each step and each address.
+HANDSHAKE_STEPS = 3
+#: No list of symbols is waited for any longer.
+LISTING_S = 15.0
 #: While the venue's budget is used up, it is asked again at least so often.
 ADMIT_AGAIN_S = 5.0
 
@@ -92,7 +99,7 @@ class StreamRunner:
         finally:
             self._drain_until_s = self._now_s() + DRAIN_S
             self._outbox.close()
-            thread.join(DRAIN_S + 5)
+            thread.join()  # a disk may hold it up for ever: the watchdog of the process then ends both, and says so
         return reason
 
     def _retry(self) -> tuple[float, float]:
@@ -117,16 +124,26 @@ class StreamRunner:
             return
         self._say("connecting")
         websocket = self._settings.websocket
-        unlisted = self._unlisted(self.stream)
+        unlisted = self._within(LISTING_S, lambda: self._unlisted(self.stream), "symbols") or {}
+        url = self._exchange.endpoint(self.stream.ws_url, self.stream.subscription)
         try:
-            socket = Socket(
-                self._exchange.endpoint(self.stream.ws_url, self.stream.subscription),
-                connect_timeout_s=websocket.connect_timeout_secs,
-                max_frame_bytes=websocket.max_frame_bytes,
-                proxy=self.stream.proxy,
+            socket = self._within(
+                HANDSHAKE_STEPS * websocket.connect_timeout_secs,
+                lambda: Socket(
+                    url,
+                    connect_timeout_s=websocket.connect_timeout_secs,
+                    max_frame_bytes=websocket.max_frame_bytes,
+                    proxy=self.stream.proxy,
+                ),
+                "handshake",
+                Socket.close,
             )
+            if socket is None and not self._over():
+                raise ConnectionFailed("the handshake came to no end")
         except ConnectionFailed as error:
             self._refused(error, failures)
+            return
+        if socket is None:
             return
         epoch = uuid.uuid4().hex
         self._outbox.begin(Epoch(epoch, self._now_us()))
@@ -162,6 +179,18 @@ class StreamRunner:
             telemetry.connection_closed(
                 self.stream.name, close.reason, close.detail, self.progress.frames - frames, since_data_s
             )
+
+    def _within(
+        self, seconds: float, call: Callable[[], T], what: str, discard: Callable[[T], object] = lambda result: None
+    ) -> T | None:
+        """What `call` returns or raises; None when it is time to end first, or after so long."""
+        until_s = self._now_s() + seconds
+        try:
+            return interruptible(
+                call, lambda: bool(self._over()) or self._now_s() > until_s, f"{what} {self.stream.name}", discard
+            )
+        except Interrupted:
+            return None
 
     def _admitted(self) -> bool:
         """Wait for the venue's budget of connection attempts, which all workers share; False when it is time to end."""
