@@ -35,7 +35,7 @@ accept_content = ["json"]
 task_serializer = "json"
 result_accept_content = ["json"]
 
-include = ("tasks.streams", "tasks.flush", "tasks.archive", "tasks.lifecycle")
+include = ("tasks.streams", "tasks.flush", "tasks.archive", "tasks.lifecycle", "tasks.stopping")
 task_default_queue = "default"
 task_queues = tuple(Queue(name, routing_key=name) for name in ("default", "streams", "flush", "archive"))
 # A task for a queue that does not exist is an error, not a new queue that nobody reads.

@@ -6,6 +6,11 @@ once in ten seconds per subject, with the number of times it happened meanwhile.
 
 from __future__ import annotations
 
+import json
+import os
+import sys
+import threading
+import traceback
 from typing import Any
 
 import structlog
@@ -220,3 +225,22 @@ def worker_ready(name: str, *, beat: bool) -> None:
         log.info(
             "worker.ready", worker=name, needs="a beat process beside it: celery -A app beat (or start it with -B)"
         )
+
+
+def stop_overdue(after_s: float) -> None:
+    """Names the threads that keep this process from ending, each with where in our code it is, else where it is at all.
+
+    Written past `logging`, which may be what hangs.
+    """
+    frames = sys._current_frames()
+    hung = {}
+    for thread in threading.enumerate():
+        frame = frames.get(thread.ident or 0)
+        if frame is None or thread is threading.current_thread():
+            continue
+        ours = next(
+            (f for f, _ in traceback.walk_stack(frame) if f.f_globals.get("__name__", "").startswith("app.")), frame
+        )
+        hung[thread.name] = f"{ours.f_code.co_filename}:{ours.f_lineno} {ours.f_code.co_name}"
+    line = {"event": "stop.overdue", "level": "error", "after_s": after_s, "threads": hung, "then": "exit code 1"}
+    os.write(2, json.dumps(line).encode() + b"\n")

@@ -1,32 +1,28 @@
-"""What a worker process does around its tasks: logging, the stop flag, the watchdog."""
+"""What a worker process does around its tasks: logging, first steps, spools left behind. Its end is in stopping.py."""
 
 from __future__ import annotations
 
-import os
 import threading
 from contextlib import suppress
 from typing import Any
 
-from celery import bootsteps, signals
+from celery import signals
 from celery.concurrency.thread import TaskPool
 from kombu.exceptions import OperationalError
 
 from app import telemetry
-from app.celery import app
 from app.clock import monotonic_s, wall_us
 from app.errors import BufferUnavailable
 from app.logs import configure
 from app.pipeline import supervise
 from app.pipeline.presence import Presence
 from app.wiring import whoami
+from tasks.stopping import STOP, on_stop
 from tasks.wired import wiring
 
-#: Set when this process is to end; every stream and every long run looks at it.
-STOP = threading.Event()
 #: Which streams this process runs; on the board while it consumes the queue of streams.
 PRESENCE = Presence(STOP, monotonic_s=monotonic_s, wall_us=wall_us)
-#: Neither Celery nor a thread pool ever gives up waiting for a thread; a platform kills after 30 s. So do we, before.
-WATCHDOG_S = 28.0
+on_stop.append(PRESENCE.woken.set)
 #: The thread of `_keep_presence`, where there is one.
 _keepers: list[threading.Thread] = []
 #: Spools that nobody will open again are looked for so often.
@@ -37,34 +33,6 @@ LEFT_SPOOLS_S = 10.0
 def _logging(**_: Any) -> None:
     """Celery configures no logging where this signal has a receiver; its own lines go through ours."""
     configure()
-
-
-@signals.worker_shutting_down.connect
-def _stop(**_: Any) -> None:
-    """Runs inside a signal handler: set the flags, start the watchdog, nothing else."""
-    if STOP.is_set():
-        return
-    STOP.set()
-    PRESENCE.woken.set()
-    timer = threading.Timer(WATCHDOG_S, os._exit, args=(1,))
-    timer.daemon = True
-    timer.start()
-
-
-class Ending(bootsteps.StartStopStep):
-    """However the worker ends, its streams are told before its pool waits for them.
-
-    Celery sends `worker_shutting_down` for signals alone. After an error that it calls unrecoverable it waits for the pool
-    without a word to anybody: a worker that consumes nothing and never exits.
-    """
-
-    requires = ("celery.worker.components:Pool",)
-
-    def stop(self, worker: Any) -> None:
-        _stop()
-
-
-app.steps["worker"].add(Ending)
 
 
 @signals.worker_ready.connect
@@ -106,6 +74,6 @@ def _drain_left_spools() -> None:
     """Every few seconds: what a stream left on this host, and nobody will open again, goes to Redis."""
     while not STOP.wait(LEFT_SPOOLS_S):
         try:
-            supervise.drain_left_spools(wiring())
+            supervise.drain_left_spools(wiring(), STOP)
         except (BufferUnavailable, OSError) as error:
             telemetry.push_failed("left spools", error)

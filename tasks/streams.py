@@ -9,7 +9,8 @@ from kombu.exceptions import OperationalError
 
 from app.celery import app
 from app.pipeline import supervise as supervision
-from tasks.lifecycle import PRESENCE, STOP
+from tasks.lifecycle import PRESENCE
+from tasks.stopping import STOP
 from tasks.wired import wiring
 
 #: A dispatched task that no worker has taken by then is discarded, and dispatched again; never later than a lease runs out,

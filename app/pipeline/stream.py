@@ -86,7 +86,7 @@ class StreamRunner:
                     connection.join(GOODBYE_AT_MOST_S)
             self._drain_until_s = self._now_s() + DRAIN_S
             self._outbox.close()
-            thread.join(DRAIN_S + 5)
+            thread.join()  # a disk may hold it up for ever: the watchdog of the process then ends both, and says so
         return reason
 
     def _over(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 from app import telemetry
 from app.buffer import spool as spools
@@ -67,7 +68,7 @@ def collect(wiring: Wiring, name: str, stop: threading.Event, crowded: Callable[
     Nothing happens (and the answer says so) when the stream is no longer planned or somebody else has it.
     """
     with suppress(BufferUnavailable):
-        drain_left_spools(wiring)
+        drain_left_spools(wiring, stop)
     stream = wiring.streams.get(name)
     if stream is None:
         return "not planned"
@@ -96,21 +97,25 @@ def collect(wiring: Wiring, name: str, stop: threading.Event, crowded: Callable[
     return reason
 
 
-def drain_left_spools(wiring: Wiring) -> None:
-    """Deliver the spools of streams that run elsewhere now, or no longer: nobody on this host would open them again.
+def drain_left_spools(wiring: Wiring, stop: threading.Event) -> None:
+    """Deliver, until `stop`, the spools of streams that run elsewhere or no longer: nobody here would open them again.
 
     Those of streams that are about to start here are left to them. Raises: BufferUnavailable.
     """
     names = spools.streams(wiring.settings.spool.dir)
     leased = wiring.board.leased(names)
-    drain_spools(wiring, [name for name in names if name in leased or name not in wiring.streams])
+    drain_spools(wiring, [name for name in names if name in leased or name not in wiring.streams], stop)
 
 
-def drain_spools(wiring: Wiring, names: Sequence[str] | None = None) -> bool:
-    """Deliver what streams (all, or those of `names`) left in the spools of this host and nobody is using.
+def drain_spools(wiring: Wiring, names: Sequence[str] | None = None, stop: threading.Event | None = None) -> bool:
+    """Deliver, until `stop`, what streams (all, or those of `names`) left in the spools of this host and nobody is using.
 
     True when none is left. What Redis does not take stays where it is.
     """
+
+    def deliver(stream: str, element: bytes) -> bool:
+        return not (stop is not None and stop.is_set()) and wiring.buffer.push(stream, element) is not None
+
     empty = True
     for name in spools.streams(wiring.settings.spool.dir) if names is None else names:
         spool = wiring.spool(name)
@@ -118,7 +123,7 @@ def drain_spools(wiring: Wiring, names: Sequence[str] | None = None) -> bool:
             empty = False
             continue
         try:
-            empty = spool.drain(lambda element, stream=name: wiring.buffer.push(stream, element) is not None) and empty  # type: ignore[misc]
+            empty = spool.drain(partial(deliver, name)) and empty
         except BufferUnavailable as error:
             telemetry.push_failed(name, error)
             return False

@@ -58,6 +58,27 @@ def test_text_and_binary_frames_come_out_as_the_bytes_that_were_sent() -> None:
     assert received == [message.encode() if isinstance(message, str) else message for message in said]
 
 
+def test_a_frame_that_drips_in_does_not_keep_the_reader_from_its_timers() -> None:
+    go, seen = Event(), Event()
+    payload = b"x" * 300
+
+    def script(wire: Wire) -> None:
+        wire.accept()
+        rest = frame(TEXT, payload)
+        while rest and not go.is_set():
+            wire.send(rest[:1])
+            rest = rest[1:]
+            seen.wait(SOON_S / 5)
+        wire.send(rest)
+        wire.until_closed()
+
+    with wired(script) as url, connected(url) as client:
+        assert client.receive(SOON_S) is None
+        assert client.receive(SOON_S) is None
+        go.set()
+        assert client.receive(LONG_S) == payload
+
+
 def test_a_text_frame_that_is_not_utf_8_is_handed_out_as_it_is() -> None:
     def script(wire: Wire) -> None:
         wire.accept()
