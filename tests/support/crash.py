@@ -170,8 +170,9 @@ class CeleryWorker:
             "-n", f"{name}@%h", "--without-gossip", "--without-mingle", "--loglevel", "INFO", *options,
         ]  # fmt: skip
         self._process = subprocess.Popen(
-            command, cwd=CHECKOUT, env=dict(environ), stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log
-        )
+            command, cwd=CHECKOUT, env=dict(environ), stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
+            start_new_session=True,
+        )  # fmt: skip
         self.pid = self._process.pid
 
     def signal(self, number: int) -> int:
@@ -192,9 +193,9 @@ class CeleryWorker:
         return Path(self._log.name).read_text(errors="replace")
 
     def close(self) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
+        with suppress(ProcessLookupError):  # with -B it has a child
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
         self._log.close()
 
 
