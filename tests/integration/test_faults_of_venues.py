@@ -16,12 +16,14 @@ from tests.chaos.content import held
 from tests.support.accounted import Account
 from tests.support.exchanges import ExchangeProcess
 from tests.support.path import NEVER, Collecting, Scripted, bybit_trade, until
-from tests.support.recording import QUICK, SILENT_S, Recording, between, gaps, missed_trades
+from tests.support.recording import QUICK, Recording, between, gaps, missed_trades
 from tests.support.redis_process import RedisProcess
 from tests.support.rig import MARKETS, Rig
 from tests.support.segments import query
 
 FEEDS = ("orderbook", "trade")
+#: Silence after which a connection is given up, where silence is what is tested.
+SILENT_S = 3
 SILENCED = ("binance", "okx", "coinbase")
 
 
@@ -84,7 +86,8 @@ def silenced(
 ) -> tuple[Recording, Account]:
     """Three venues fall silent, each in its way, while a fourth goes on."""
     process.resume()
-    recording = Recording(process, Rig(tmp_path_factory.mktemp("silenced"), redis_server.url), *SILENCED, "bybit")
+    rig = Rig(tmp_path_factory.mktemp("silenced"), redis_server.url)
+    recording = Recording(process, rig, *SILENCED, "bybit", message_timeout_secs=SILENT_S)
     try:
         recording.live()
         process.do("half-open,venue=binance")
@@ -116,7 +119,7 @@ def test_a_half_open_connection_is_noticed_and_replaced(
     (fault,) = recording.struck("half-open")
     opened = [x["opened"] for x in recording.lines() if x.get("venue") == "binance" and "opened" in x]
     record_property("replaced_s", replaced_s := (opened[-1] - fault["at_us"]) / 1e6)
-    assert replaced_s < SILENT_S + 5
+    assert replaced_s < 30
     assert account.reasons("binance") == ["dead_timeout", "stop"]
     missed = missed_trades(recording, "binance")
     assert {symbol: gaps(account, "trade")[symbol] for symbol in missed} == missed != {}
@@ -209,7 +212,7 @@ def test_a_handshake_that_never_ends_is_given_up(
     for fault in recording.struck("slow-handshake"):
         opened_us = next(x["opened"] for x in recording.lines() if x["venue"] == fault["venue"] and "opened" in x)
         record_property(f"{fault['venue']}_s", connected_s := (opened_us - fault["at_us"]) / 1e6)
-        assert connected_s < QUICK["connect_timeout_secs"] + 5
+        assert connected_s < QUICK["connect_timeout_secs"] + 10  # its bytes alone would take 25 s
     account = recording.account()
     assert [account.reasons(venue) for venue in ("okx", "bybit")] == [["stop"], ["stop"]]
 

@@ -12,9 +12,8 @@ from tests.support.exchanges import ExchangeProcess
 from tests.support.path import NEVER, Collecting, until
 from tests.support.rig import MARKETS, Rig
 
-SILENT_S = 2.0
 #: Timeouts that a test can wait for; everything else is as the user has it.
-QUICK = {"message_timeout_secs": SILENT_S, "initial_retry_delay_secs": 0.2, "connect_timeout_secs": 1}
+QUICK = {"initial_retry_delay_secs": 0.2, "connect_timeout_secs": 1}
 
 
 class Recording:
