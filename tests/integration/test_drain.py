@@ -95,7 +95,7 @@ def spread(form: str, connections: int) -> list[str]:
 def test_fifty_streams_under_load_end_in_time_on_either_signal_and_lose_nothing(
     rig: Rig, worker: Callable[..., Worker], exchange_server: Callable[..., ExchangeProcess]
 ) -> None:
-    server = exchange_server(rate=4)
+    server = exchange_server(rate=2)
     venues = {name: {**urls, "connections": CONNECTIONS[name]} for name, urls in server.venues.items()}
     rig.write({name: spread(SYMBOLS[name], count) for name, count in CONNECTIONS.items()}, venues)
     wiring = rig.wiring()
