@@ -58,7 +58,7 @@ def test_who_is_told_to_stay_away_stays_away_with_all_other_workers(
     one, two = sorted(rig.wiring().streams)
     with Collecting(rig.wiring(), one) as first:
         until(lambda: [x for x in exchange.lines()[before:] if x.get("fault") == "http"], "the first is refused")
-        state = until(lambda: first.runners[one].progress.why, "it says why")
+        state = until(lambda: first.runners[one].state(0.0)["why"], "it says why")
         with Collecting(rig.wiring(), two) as second:
             until(lambda: first.live() and second.live(), "both are let in in the end")
     lines = exchange.lines()[before:]
@@ -107,9 +107,9 @@ def knocks(rig: Rig, url: str, wanted: str, at_least: int = 3) -> list[float]:
         seen: list[tuple[float, str]] = []
 
         def failed() -> bool:
-            progress = runner.progress
-            if progress.connection == "failed" and (not seen or progress.since_us != seen[-1][0]):
-                seen.append((progress.since_us, progress.why))
+            state = runner.state(0.0)
+            if state["connection"] == "failed" and (not seen or state["since_us"] != seen[-1][0]):
+                seen.append((state["since_us"], state["why"]))
             return len(seen) >= at_least
 
         until(failed, f"{at_least} failures", 30)

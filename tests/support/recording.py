@@ -41,7 +41,10 @@ class Recording:
     def again(self, name: str, connection: int = 2) -> None:
         """Wait until the venue's `connection`-th connection has brought data in every feed."""
         until(lambda: self.stream(name).progress.opened_count >= connection, f"connection {connection} of {name}")
-        until(lambda: self.stream(name).progress.connection == "open" and self.collecting.live(), "every feed is live")
+        until(
+            lambda: self.stream(name).state(0.0)["connection"] == "open" and self.collecting.live(),
+            "every feed is live",
+        )
         self.collecting.more(20)
 
     def lines(self) -> list[dict[str, Any]]:
