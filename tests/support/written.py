@@ -38,12 +38,12 @@ def received(
             venue, asked, continuity, epoch=f"{number:032x}", dead_timeout_s=30, data_timeout_s={symbols[0]: 10.0}
         )
         at_us += 1000
-        outbox.begin(Epoch(session.epoch, at_us))
+        lane = outbox.begin(Epoch(session.epoch, at_us))
         session.opened(0.0, at_us)
         for n, frame in enumerate(frames):
             for unit in session.received(frame.encode(), at_us + n, n / 100):
-                assert isinstance(unit, Event | Gap) and outbox.add(unit)
-        outbox.end(session.end(at_us + len(frames), "stop"))
+                assert isinstance(unit, Event | Gap) and lane.add(unit)
+        lane.end(session.end(at_us + len(frames), "stop"))
         batch = outbox.take(0)
         assert batch is not None and batch.end is not None
         made.append(codec.decode(codec.encode(batch)))
