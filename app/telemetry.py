@@ -188,3 +188,20 @@ def worker_ready(name: str, *, beat: bool) -> None:
         log.info(
             "worker.ready", worker=name, needs="a beat process beside it: celery -A app beat (or start it with -B)"
         )
+
+
+def settings_changed(
+    file: str, started: tuple[str, ...], ended: tuple[str, ...], reconnected: tuple[str, ...], needs_restart: list[str]
+) -> None:
+    log.info(
+        "settings.changed",
+        file=file,
+        started=started,
+        ended=ended,
+        reconnected=reconnected,
+        needs_restart=needs_restart,
+    )
+
+
+def settings_refused(file: str, faults: tuple[str, ...]) -> None:
+    log.error("settings.refused", file=file, faults=list(faults), then="the plan stays as it is")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from typing import Any
 
 from celery import signals
+from kombu.exceptions import OperationalError
 
 from app import telemetry
 from app.errors import BufferUnavailable
@@ -42,6 +44,7 @@ def _ready(sender: Any, **_: Any) -> None:
     """Do not wait for the first beat: look for streams to start and segments to archive at once."""
     telemetry.worker_ready(str(sender.hostname), beat=bool(getattr(sender.controller, "beat", None)))
     threading.Thread(target=_drain_left_spools, name="left spools", daemon=True).start()
+    threading.Thread(target=_follow_settings, args=(sender.app,), name="settings", daemon=True).start()
     sender.app.send_task("streams.supervise", expires=10)
     sender.app.send_task("archive.run", expires=60)
 
@@ -53,3 +56,13 @@ def _drain_left_spools() -> None:
             supervise.drain_left_spools(wiring())
         except (BufferUnavailable, OSError) as error:
             telemetry.push_failed("left spools", error)
+
+
+def _follow_settings(app: Any) -> None:
+    """A stream that is new in the settings does not wait for the next beat."""
+
+    def changed() -> None:
+        with suppress(OperationalError):
+            app.send_task("streams.supervise", expires=10, retry=False)
+
+    supervise.follow_settings(wiring(), STOP, changed)

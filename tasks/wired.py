@@ -16,5 +16,5 @@ def wiring() -> Wiring:
         if not _made:
             import celeryconfig
 
-            _made.append(Wiring(celeryconfig.settings))
+            _made.append(Wiring(celeryconfig.settings, file=celeryconfig.settings_file))
         return _made[0]

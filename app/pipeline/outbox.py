@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 from app.model import Batch, EpochEnd, Event, Gap, Loss, Quarantined, runs
@@ -62,14 +63,14 @@ class Outbox:
         markets: int,
         *,
         max_bytes: int,
-        guaranteed_bytes: int | None = None,
+        guaranteed_bytes: Callable[[], int] | None = None,
         allowance: Allowance,
         max_events: int,
     ) -> None:
         self._stream, self._exchange = stream, exchange
         self._max_bytes = max_bytes
-        #: What each market may hold although the queues are full.
-        self._share_bytes = (max_bytes if guaranteed_bytes is None else guaranteed_bytes) // max(markets, 1)
+        #: What the markets together may hold although the queues are full, and how many share it.
+        self._guaranteed_bytes, self._markets = guaranteed_bytes or (lambda: max_bytes), max(markets, 1)
         self._allowance = allowance
         self._max_events = max_events
         self._sections: deque[_Section] = deque()
@@ -112,7 +113,7 @@ class Outbox:
                 self._held_bytes + size > self._max_bytes
                 or self._allowance.held_bytes + size > self._allowance.max_bytes
             )
-            if full and held and held + size > self._share_bytes and not isinstance(unit, Gap):
+            if full and held and held + size > self._guaranteed_bytes() // self._markets and not isinstance(unit, Gap):
                 self.refused += 1
                 self._declare(section, unit)
                 return False

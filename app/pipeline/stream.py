@@ -22,7 +22,7 @@ from app.connection.socket import ConnectionFailed, Socket
 from app.exchanges.base import Exchange, Signer
 from app.pipeline.link import TICK_S, Link, Progress
 from app.pipeline.outbox import Epoch, Outbox
-from app.pipeline.plan import Stream
+from app.pipeline.plan import PLAN_CHANGED, Stream
 from app.pipeline.sender import Sender
 from app.sequence import Continuity
 
@@ -59,6 +59,7 @@ class StreamRunner:
         monotonic_s: Callable[[], float],
         wall_us: Callable[[], int],
         unlisted: Callable[[Stream], dict[str, str]] = lambda stream: {},
+        planned: Callable[[], Stream | None] | None = None,
         venue: Venue = UNMETERED,
         signer: Signer | None = None,
     ) -> None:
@@ -69,6 +70,8 @@ class StreamRunner:
         self._stop = stop
         self._now_s, self._now_us = monotonic_s, wall_us
         self._unlisted = unlisted
+        #: The stream of this name as the newest plan has it, None where it has none. Asks nobody.
+        self._planned = planned or (lambda: stream)
         self._venue = venue
         self._rhythms: dict[tuple[str, str], Rhythm] = {}
         self._signer = signer
@@ -104,7 +107,11 @@ class StreamRunner:
             return "stop"
         if self._sender.lost.is_set():
             return "lease_lost"
-        return "sender_died" if self._sender.finished.is_set() else ""
+        if self._sender.finished.is_set():
+            return "sender_died"
+        if (planned := self._planned()) is None:
+            return "market_removed"
+        return PLAN_CHANGED if planned != self.stream else ""
 
     def _wait(self, seconds: float) -> None:
         until_s = self._now_s() + seconds

@@ -10,6 +10,8 @@ from app import telemetry
 from app.buffer import spool as spools
 from app.clock import wall_us
 from app.errors import BufferUnavailable
+from app.pipeline.plan import PLAN_CHANGED, Stream
+from app.pipeline.replan import LOOK_S
 from app.wiring import Wiring
 
 
@@ -23,6 +25,7 @@ def dispatch(wiring: Wiring, ttl_s: float, send: Callable[[str], object]) -> lis
 
     Returns the streams sent. Raises: BufferUnavailable.
     """
+    wiring.replan()
     board = wiring.board
     names = sorted(wiring.streams)
     leased = board.leased(names)
@@ -35,13 +38,20 @@ def dispatch(wiring: Wiring, ttl_s: float, send: Callable[[str], object]) -> lis
 
 
 def collect(wiring: Wiring, name: str, stop: threading.Event, crowded: Callable[[], None] = lambda: None) -> str:
-    """Run one stream until `stop`, or until its lease is lost; returns why it ended.
+    """Run one stream until `stop`, until its lease is lost, or until no market of it is planned; returns why it ended.
 
     Nothing happens (and the answer says so) when the stream is no longer planned or somebody else has it.
     """
+    while (reason := _collect(wiring, name, stop, crowded)) == PLAN_CHANGED:
+        pass
+    return reason
+
+
+def _collect(wiring: Wiring, name: str, stop: threading.Event, crowded: Callable[[], None]) -> str:
+    """One run of the stream, as the plan has it when the run begins."""
     with suppress(BufferUnavailable):
         drain_left_spools(wiring)
-    stream = wiring.streams.get(name)
+    stream = _planned(wiring, name, stop)
     if stream is None:
         return "not planned"
     lease = wiring.lease(f"stream:{name}", wiring.settings.buffer.lease_secs)
@@ -65,6 +75,26 @@ def collect(wiring: Wiring, name: str, stop: threading.Event, crowded: Callable[
         except BufferUnavailable:
             pass  # it runs out by itself
     return reason
+
+
+def follow_settings(wiring: Wiring, stop: threading.Event, changed: Callable[[], object] = lambda: None) -> None:
+    """Until `stop`: streams that run look at the plan, never at a file; this thread does that for them.
+
+    `changed` is called when the plan has become another one.
+    """
+    while not stop.wait(LOOK_S):
+        if wiring.replan():
+            changed()
+
+
+def _planned(wiring: Wiring, name: str, stop: threading.Event) -> Stream | None:
+    """The stream in the newest plan. Who sent it may have seen the settings change before this process does."""
+    patience = int(3 * LOOK_S / 0.1) if wiring.file else 0
+    wiring.replan()
+    while name not in wiring.streams and patience and not stop.wait(0.1):
+        patience -= 1
+        wiring.replan()
+    return wiring.streams.get(name)
 
 
 def drain_left_spools(wiring: Wiring) -> None:

@@ -48,6 +48,18 @@ def taken(box: Outbox) -> list[Batch]:
 # one step at a time
 
 
+def test_what_a_market_may_always_hold_follows_the_number_of_streams() -> None:
+    guaranteed = [3_000]
+    box = Outbox(
+        "okx-0-trade", "okx", 3,
+        max_bytes=400, guaranteed_bytes=lambda: guaranteed[0], allowance=Allowance(10**9), max_events=500,
+    )  # fmt: skip
+    box.begin(Epoch("e1", 77))
+    assert [box.add(event(number, size=250)) for number in (1, 2, 3)] == [True, True, True]
+    guaranteed[0] = 1_500
+    assert not box.add(event(4, size=250))
+
+
 def test_a_batch_holds_what_was_added_in_order_with_its_ranges() -> None:
     box = outbox()
     box.begin(Epoch("e1", 77))
