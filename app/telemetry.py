@@ -137,6 +137,22 @@ def row_rejected(symbol: str, feed: str, number: int, error: str) -> None:
     log.error("row.rejected", symbol=symbol, feed=feed, number=number, error=error, then="quarantined")
 
 
+def epoch_abandoned(stream: str, epoch: str, last_us: int) -> None:
+    log.warning(
+        "epoch.abandoned", stream=stream, epoch=epoch, last_us=last_us, why="no end, and nobody has it any more"
+    )
+
+
+def loss_declared(stream: str, epoch: str, symbol: str, feed: str, first: int, count: int | None, cause: str) -> None:
+    log.warning(
+        "loss.declared", stream=stream, epoch=epoch, symbol=symbol, feed=feed, first=first, count=count, cause=cause
+    )
+
+
+def reckoning_postponed(what: str, why: str) -> None:
+    _seldom("reckoning.postponed", what, what=what, why=why, then="nothing is declared lost meanwhile")
+
+
 def segment_opened(segment: int, path: str) -> None:
     log.info("segment.opened", segment=segment, path=path)
 

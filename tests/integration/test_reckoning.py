@@ -1,0 +1,189 @@
+"""What nobody lives to tell is found out, declared by the ordinary way, and stays declared once: real Redis, real files."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from app.codec import BatchCodec
+from app.model import Batch, EpochEnd, Range
+from app.pipeline import periodic
+from app.pipeline.reckoning import declare, findings
+from app.wiring import Wiring
+from tests.support.batches import OPENED_US, STREAM, batch, event
+from tests.support.path import NEVER, finish, records
+from tests.support.rig import Rig
+
+A, B = "0a" * 16, "0b" * 16
+SECOND_US = 1_000_000
+
+
+def push(wiring: Wiring, *batches: Batch) -> None:
+    codec = BatchCodec()
+    for one in batches:
+        assert wiring.buffer.push(one.stream, codec.encode(one)) is not None
+
+
+def trades(number: int, first: int, last: int, epoch: str = A, **more: Any) -> Batch:
+    """Batch `number` of an epoch with the trades first..last of one market."""
+    start = 0 if epoch == A else 1000
+    return batch(number, [event(n, str(start + n)) for n in range(first, last + 1)], epoch=epoch, **more)
+
+
+def later(number: int, first: int, last: int, **more: Any) -> Batch:
+    """The same of the connection that came after."""
+    return msgspec.structs.replace(trades(number, first, last, B, **more), opened_us=OPENED_US + 60 * SECOND_US)
+
+
+def end(last: int) -> EpochEnd:
+    return EpochEnd(OPENED_US + last + 1, "stop", (Range("btcusdt", "trade", 1, last),))
+
+
+def flush(wiring: Wiring, **more: Any) -> None:
+    assert periodic.flush(wiring, NEVER, **more)["failed"] == {}
+
+
+def reckon(wiring: Wiring) -> dict[str, object]:
+    return periodic.reckon(wiring, NEVER, look_again_s=0)
+
+
+def going_on(wiring: Wiring, epoch: str) -> None:
+    """A stream worker says so."""
+    wiring.board.publish(STREAM, {"epoch": epoch}, 60)
+
+
+def losses(wiring: Wiring) -> list[tuple[Any, ...]]:
+    names = ("epoch", "first", "last", "count", "start_us", "end_us", "cause")
+    return [tuple(row[name] for name in names) for row in records(wiring, "losses")]
+
+
+@pytest.fixture
+def wiring(rig: Rig) -> Wiring:
+    rig.write({"binance": ["btcusdt"]})
+    made = rig.wiring()
+    going_on(made, B)
+    return made
+
+
+def test_an_epoch_whose_process_died_is_ended_once_it_has_a_successor(wiring: Wiring) -> None:
+    going_on(wiring, A)
+    push(wiring, trades(1, 1, 5))
+    flush(wiring)
+    assert reckon(wiring) == {"unclean_ends": 0, "losses": 0}
+    going_on(wiring, B)
+    push(wiring, later(1, 1, 2))
+    assert reckon(wiring) == {"unclean_ends": 0, "losses": 0}, "the successor is not stored yet"
+    flush(wiring)
+    assert reckon(wiring) == {"unclean_ends": 1, "losses": 1}
+    flush(wiring)
+    assert reckon(wiring) == {"unclean_ends": 0, "losses": 0}
+    finish(wiring)
+    last_us = OPENED_US + 5
+    assert losses(wiring) == [(A, 6, 6, None, last_us, OPENED_US + 60 * SECOND_US, "unclean_end")]
+    ends = {
+        row["epoch"]: (row["kind"], row["ended_us"], row["reason"], row["last_numbers"])
+        for row in records(wiring, "epochs")
+    }
+    assert ends[A] == ("stream", last_us, "unclean_end", '[["btcusdt","trade",5]]')
+    assert ends[B] == ("stream", None, None, None)
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_a_real_end_that_comes_later_takes_its_place(wiring: Wiring, archived: bool) -> None:
+    """Out of a spool that was out of sight: before, or after what was found out is in the ledger alone."""
+    push(wiring, trades(1, 1, 5), later(1, 1, 2))
+    flush(wiring)
+    reckon(wiring)
+    flush(wiring)
+    if archived:
+        finish(wiring)
+    push(wiring, trades(2, 6, 9, end=end(9)))
+    flush(wiring)
+    assert reckon(wiring) == {"unclean_ends": 0, "losses": 0}
+    finish(wiring)
+    ends = {row["epoch"]: (row["reason"], row["last_numbers"]) for row in records(wiring, "epochs")}
+    assert ends[A] == ("stop", '[["btcusdt","trade",9]]')
+
+
+def test_what_is_found_out_never_replaces_a_real_end(wiring: Wiring) -> None:
+    push(wiring, trades(1, 1, 5), later(1, 1, 2))
+    flush(wiring)
+    found = findings(wiring, NEVER, look_again_s=0)
+    assert [one.epoch for one in found] == [A]
+    push(wiring, trades(2, 6, 6, end=end(6)))
+    flush(wiring)
+    declare(wiring, found)  # it was on its way meanwhile
+    finish(wiring)
+    assert {row["epoch"]: row["reason"] for row in records(wiring, "epochs")} == {A: "stop", B: None}
+
+
+def test_what_redis_lost_is_declared_with_its_exact_numbers(wiring: Wiring) -> None:
+    push(wiring, trades(1, 1, 4))
+    flush(wiring)
+    push(wiring, trades(2, 5, 7), trades(3, 8, 9))
+    wiring.redis.delete(*wiring.redis.keys(f"{wiring.settings.redis.prefix}:*"))
+    going_on(wiring, A)
+    push(wiring, trades(4, 10, 12))
+    assert reckon(wiring) == {"unclean_ends": 0, "losses": 0}, "nothing later is stored yet"
+    flush(wiring)
+    assert reckon(wiring) == {"unclean_ends": 0, "losses": 1}
+    assert reckon(wiring) == {"unclean_ends": 0, "losses": 0}, "it is on its way"
+    flush(wiring)
+    assert reckon(wiring) == {"unclean_ends": 0, "losses": 0}
+    finish(wiring)
+    assert losses(wiring) == [(A, 5, 9, 5, OPENED_US + 4, OPENED_US + 10, "buffer_lost")]
+
+
+def test_numbers_that_wait_in_the_spool_of_this_host_are_not_lost(wiring: Wiring) -> None:
+    going_on(wiring, A)
+    push(wiring, trades(1, 1, 4), trades(3, 8, 9))
+    flush(wiring)
+    spool = wiring.spool(STREAM)
+    assert spool.lock()
+    spool.append(BatchCodec().encode(trades(2, 5, 7)))
+    spool.close()
+    assert reckon(wiring) == {"unclean_ends": 0, "losses": 0}
+    finish(wiring)
+    assert reckon(wiring) == {"unclean_ends": 0, "losses": 0}
+
+
+def test_a_loss_of_unknown_extent_gives_way_to_the_known_one_at_the_same_number(wiring: Wiring) -> None:
+    push(wiring, trades(1, 1, 5), later(1, 1, 2))
+    flush(wiring)
+    reckon(wiring)
+    finish(wiring)
+    push(wiring, trades(3, 8, 9, end=end(9)))  # its second batch was in a part of the spool that is damaged
+    flush(wiring)
+    assert reckon(wiring) == {"unclean_ends": 0, "losses": 1}
+    finish(wiring)
+    assert losses(wiring) == [(A, 6, 7, 2, OPENED_US + 5, OPENED_US + 8, "buffer_lost")]
+
+
+def test_nothing_is_declared_lost_while_a_segment_cannot_be_read(wiring: Wiring) -> None:
+    push(wiring, trades(1, 1, 4))
+    flush(wiring, seal=True)
+    push(wiring, trades(2, 5, 7), later(1, 1, 2))
+    flush(wiring)
+    (sealed, _) = wiring.ledger.segments()
+    path = wiring.settings.storage.segments_path / sealed.path
+    whole = path.read_bytes()
+    path.write_bytes(b"not a database" + whole[14:])
+    assert reckon(wiring) == {"unclean_ends": 0, "losses": 0}
+    path.write_bytes(whole)
+    assert reckon(wiring) == {"unclean_ends": 1, "losses": 1}
+
+
+def test_what_a_stop_could_bring_nowhere_becomes_the_unclean_end_of_its_epoch(wiring: Wiring) -> None:
+    """`batches.abandoned`: the last batches, and with them the end, were given up."""
+    push(wiring, trades(1, 1, 3))
+    given_up = trades(2, 4, 9, end=end(9))
+    assert given_up.end is not None
+    push(wiring, later(1, 1, 1, end=EpochEnd(OPENED_US + 70 * SECOND_US, "stop", (Range("btcusdt", "trade", 1, 1),))))
+    flush(wiring)
+    assert reckon(wiring) == {"unclean_ends": 1, "losses": 1}
+    finish(wiring)
+    assert [(x[0], x[1], x[3], x[6]) for x in losses(wiring)] == [(A, 4, None, "unclean_end")]
+    assert json.loads(str(records(wiring, "epochs")[0]["last_numbers"])) == [["btcusdt", "trade", 3]]
