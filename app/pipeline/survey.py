@@ -95,6 +95,8 @@ def survey(
             why = "the file is not there" if not path.exists() else str(fault)
             result.unreadable.append(Difference(f"segment {number}", str(path), f"it cannot be read: {why}"))
     result.segments = [read for read in result.segments if read.entry.number not in gone]
+    for row in result.ledger.neighbours:
+        result.records.add_epoch(_epoch(row))
     for told in (result.ledger, *(read.told for read in reversed(result.segments))):
         for row in told.epochs:
             result.records.add_epoch(_epoch(row))

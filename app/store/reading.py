@@ -23,6 +23,8 @@ class Told:
     """Rows of the record tables as the file's version has them, and what was counted now."""
 
     epochs: list[Row] = field(default_factory=list)
+    #: Other epochs of the streams of those that have no end: who came after them. Nothing else is read of these.
+    neighbours: list[Row] = field(default_factory=list)
     ranges: list[Row] = field(default_factory=list)
     losses: list[Row] = field(default_factory=list)
     replays: list[Row] = field(default_factory=list)
@@ -59,6 +61,10 @@ def read_ledger(path: Path, *, epochs: Iterable[str] | None = None, count: bool 
             endless = connection.exec_driver_sql("SELECT epoch FROM epochs WHERE ended_us IS NULL")
             chosen = sorted({*epochs, *(epoch for (epoch,) in endless)})
         told = _records(connection, chosen, count=count)
+        if chosen is not None:
+            query = "SELECT * FROM epochs WHERE stream IN (SELECT stream FROM epochs WHERE ended_us IS NULL)"
+            others = [dict(row._mapping) for row in connection.exec_driver_sql(query)]
+            told.neighbours = [{**row, "last_numbers": None} for row in others if row["epoch"] not in set(chosen)]
         told.states = {
             number: state for number, state in connection.exec_driver_sql("SELECT number, state FROM segments")
         }
@@ -76,20 +82,21 @@ def epochs_of_rows(path: Path, *, settled: bool) -> dict[tuple[str, str, str, st
     return found
 
 
-def explanations(paths: Sequence[tuple[Path, bool]]) -> list[tuple[str, str, str, int, int, int | None, str]]:
-    """(exchange, symbol, feed, from, to, how many, cause) of every loss, gap and quarantined frame in segments (path,
-    settled) and the ledger; times are microseconds since the Unix epoch, how many None where nobody knows."""
-    found = []
+def gaps_and_quarantined(
+    paths: Sequence[tuple[Path, bool]],
+) -> list[tuple[str, str, str, int, int, int | None, str]]:
+    """(exchange, symbol, feed, from, to, how many, name) of every gap and quarantined frame in segments (path, settled)
+    and the ledger; times are microseconds since the Unix epoch, how many None where nobody knows."""
+    found: list[tuple[str, str, str, int, int, int | None, str]] = []
+    name = "epoch || ' ' || symbol || ' ' || feed || ' ' || number"
     for path, settled in paths:
         with readonly(path, immutable=settled).connect() as connection:
-            if not connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE name = 'quarantine'").first():
-                continue
             for query in (
-                "SELECT exchange, symbol, feed, start_us, end_us, count, cause FROM losses",
-                "SELECT exchange, symbol, feed, before_us, after_us, size, 'gap' FROM gaps",
-                "SELECT exchange, symbol, feed, received_us, received_us, 1, 'quarantined' FROM quarantine",
+                f"SELECT exchange, symbol, feed, before_us, after_us, size, {name} || ' gap' FROM gaps",
+                f"SELECT exchange, symbol, feed, received_us, received_us, NULL, {name} || ' quarantined' FROM quarantine",
             ):
-                found += [tuple(row) for row in connection.exec_driver_sql(query)]
+                for e, s, f, start_us, end_us, size, named in connection.exec_driver_sql(query):
+                    found.append((e, s, f, start_us, end_us, size, named))
     return found
 
 
@@ -102,7 +109,7 @@ def _records(connection: Connection, epochs: list[str] | None, *, count: bool) -
         found = connection.exec_driver_sql(query, parameters)
         return [dict(row._mapping) for row in found]
 
-    told = Told(rows("epochs"), rows("ranges"), rows("losses"), rows("replays"))
+    told = Told(rows("epochs"), [], rows("ranges"), rows("losses"), rows("replays"))
     if count:
         counted = connection.exec_driver_sql(
             "SELECT exchange, symbol, feed, count(*) FROM quarantine GROUP BY exchange, symbol, feed"

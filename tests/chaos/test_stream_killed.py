@@ -13,12 +13,14 @@ import pytest
 from app.buffer.spool import read_records
 from app.config import Settings
 from app.objects import parquet
+from app.pipeline import periodic
+from app.pipeline.audit import audit
 from app.pipeline.supervise import dispatch
 from app.wiring import Wiring
 from tests.chaos.content import Held, NumberRange, held, numbers
 from tests.support.crash import Nursery, celery_workers, dispatcher
 from tests.support.exchanges import ExchangeProcess
-from tests.support.path import finish, until
+from tests.support.path import NEVER, Collecting, finish, records, until
 from tests.support.redis_process import RedisProcess
 from tests.support.rig import MARKETS, Rig
 
@@ -103,6 +105,32 @@ def test_a_process_killed_before_a_push_loses_what_was_in_its_hand_and_the_next_
     assert _numbers_of(found, first) == pushed
     _assert_only_the_end_is_missing(wiring, exchange, first, second)
     assert found.replays == 0
+    _assert_the_unclean_end_is_declared(wiring, exchange, first)
+
+
+def _assert_the_unclean_end_is_declared(wiring: Wiring, exchange: ExchangeProcess, killed: str) -> None:
+    """Once, from the last stored event until the next connection; and then everything sent is held or explained."""
+    assert [d.where for d in audit(wiring).differences] == [f"binance, epoch {killed}"]
+    declared = periodic.reckon(wiring, NEVER, look_again_s=0)
+    assert declared["unclean_ends"] == 1
+    finish(wiring)
+    assert periodic.reckon(wiring, NEVER, look_again_s=0) == {"unclean_ends": 0, "losses": 0}
+    epochs = {row["epoch"]: row for row in records(wiring, "epochs") if row["kind"] == "stream"}
+    (successor,) = (row for row in epochs.values() if row["epoch"] != killed)
+    last = {
+        (r["symbol"], r["feed"]): (r["last"], r["last_us"]) for r in records(wiring, "ranges") if r["epoch"] == killed
+    }
+    losses = {
+        (x["symbol"], x["feed"]): (x["first"] - 1, x["start_us"], x["end_us"], x["count"], x["cause"])
+        for x in records(wiring, "losses")
+    }
+    assert losses == {
+        key: (number, us, successor["opened_us"], None, "unclean_end") for key, (number, us) in last.items()
+    }
+    found = audit(wiring, deep=True, sent=[exchange.sent_file])
+    assert found.differences == []
+    assert found.totals()["unknown_losses"] == len(losses) == declared["losses"]
+    assert found.sent is not None and found.sent.missing == found.sent.unread == 0 < found.sent.explained
 
 
 def _numbers_in_redis(wiring: Wiring) -> dict[tuple[str, str, str], set[int]]:
@@ -249,3 +277,43 @@ def _bring(wiring: Wiring, names: list[str]) -> bool:
     """Every stream says that its present connection has brought something."""
     states = wiring.board.states(names)
     return len(states) == len(names) and all(state["events"] > 5 for state in states.values())
+
+
+def test_what_redis_forgot_while_a_stream_went_on_is_declared_with_its_exact_numbers(
+    rig: Rig, exchange_server: Callable[..., ExchangeProcess]
+) -> None:
+    """FLUSHALL, under a stream that goes on: the hole is what was in the list and not yet in a segment."""
+    exchange = exchange_server(rate=20)
+    _settings(rig, exchange, ONE_MARKET)
+    wiring = rig.wiring()
+    with Collecting(wiring) as collecting:
+        until(collecting.live, "every feed is live")
+        periodic.flush(wiring, NEVER, deadline_s=1)
+        collecting.more(20)
+        until(lambda: _events(wiring) >= 10, "events in Redis")
+        forgotten = _forget(wiring, rig.prefix)
+        collecting.more(20)
+        exchange.halt()
+        assert collecting.finish() == {STREAM: "stop"}
+    before = audit(wiring)
+    assert before.totals()["holes"] == sum(map(len, forgotten.values())) > 0
+    periodic.flush(wiring, NEVER)
+    declared = periodic.reckon(wiring, NEVER, look_again_s=0)
+    finish(wiring)
+    lost = records(wiring, "losses")
+    assert {x["cause"] for x in lost} == {"buffer_lost"}
+    assert declared == {"unclean_ends": 0, "losses": len(lost)}
+    assert _united((x["epoch"], x["symbol"], x["feed"], x["first"], x["last"]) for x in lost) == forgotten
+    found = audit(wiring, deep=True, sent=[exchange.sent_file])
+    assert (found.differences, found.totals()["lost"]) == ([], sum(map(len, forgotten.values())))
+    assert found.sent is not None
+    assert (found.sent.explained, found.sent.missing, found.sent.unread) == (found.totals()["lost"], 0, 0)
+
+
+def _forget(wiring: Wiring, prefix: str) -> dict[tuple[str, str, str], set[int]]:
+    """All keys of this test go in one transaction, with the list read in it; what stood there."""
+    with wiring.redis.pipeline(transaction=True) as pipe:
+        pipe.lrange(f"{prefix}:buffer:{STREAM}", 0, -1)
+        pipe.delete(*wiring.redis.keys(f"{prefix}:*"))
+        elements, _ = pipe.execute()
+    return _united(r for element in elements for r in numbers(element))

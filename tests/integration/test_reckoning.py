@@ -11,6 +11,7 @@ import pytest
 from app.codec import BatchCodec
 from app.model import Batch, EpochEnd, Range
 from app.pipeline import periodic
+from app.pipeline.audit import audit
 from app.pipeline.reckoning import declare, findings
 from app.wiring import Wiring
 from tests.support.batches import OPENED_US, STREAM, batch, event
@@ -187,3 +188,19 @@ def test_what_a_stop_could_bring_nowhere_becomes_the_unclean_end_of_its_epoch(wi
     finish(wiring)
     assert [(x[0], x[1], x[3], x[6]) for x in losses(wiring)] == [(A, 4, None, "unclean_end")]
     assert json.loads(str(records(wiring, "epochs")[0]["last_numbers"])) == [["btcusdt", "trade", 3]]
+
+
+def test_what_is_in_objects_alone_is_reckoned_up_as_well(wiring: Wiring) -> None:
+    """An epoch without end always; a hole of one that ended where everything is asked for, as an audit does."""
+    push(wiring, trades(1, 1, 3), later(1, 1, 2, end=end(2)), later(2, 5, 5, end=end(5)))
+    finish(wiring)
+    assert reckon(wiring) == {"unclean_ends": 1, "losses": 1}
+    finish(wiring)
+    assert reckon(wiring) == {"unclean_ends": 0, "losses": 0}
+    assert periodic.reckon(wiring, NEVER, everything=True, look_again_s=0) == {"unclean_ends": 0, "losses": 1}
+    finish(wiring)
+    assert periodic.reckon(wiring, NEVER, everything=True, look_again_s=0) == {"unclean_ends": 0, "losses": 0}
+    assert sorted((x[0], x[1], x[2], x[6]) for x in losses(wiring)) == [
+        (A, 4, 4, "unclean_end"), (B, 3, 4, "buffer_lost"),
+    ]  # fmt: skip
+    assert audit(wiring, deep=True).differences == []

@@ -83,6 +83,7 @@ TIERS: dict[str, tuple[str, ...]] = {
     "app.pipeline.survey": (*_BELOW_PIPELINE, "app.wiring"),
     "app.pipeline.audit": (*_BELOW_PIPELINE, "app.wiring"),
     "app.pipeline.sent": (*_BELOW_PIPELINE, "app.wiring"),
+    "app.pipeline.reasons": (*_BELOW_PIPELINE, "app.wiring"),
     "app.wiring": (*_BELOW_PIPELINE, "app.pipeline"),
     "app.venues": ("app.clock", "app.errors"),
 }
