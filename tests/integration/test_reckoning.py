@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from app.buffer.events import EventBuffer
+from app.buffer.spool import Spool
+from app.clock import monotonic_s
 from app.codec import BatchCodec
 from app.model import Batch, EpochEnd, Range
 from app.pipeline import periodic
 from app.pipeline.audit import audit
+from app.pipeline.outbox import Allowance, Epoch, Outbox
 from app.pipeline.reckoning import declare, findings
+from app.pipeline.sender import Sender
+from app.pipeline.survey import survey
 from app.wiring import Wiring
 from tests.support.batches import OPENED_US, STREAM, batch, event
 from tests.support.path import NEVER, finish, records
@@ -177,17 +183,42 @@ def test_nothing_is_declared_lost_while_a_segment_cannot_be_read(wiring: Wiring)
     assert reckon(wiring) == {"unclean_ends": 1, "losses": 1}
 
 
-def test_what_a_stop_could_bring_nowhere_becomes_the_unclean_end_of_its_epoch(wiring: Wiring) -> None:
-    """`batches.abandoned`: the last batches, and with them the end, were given up."""
-    push(wiring, trades(1, 1, 3))
-    given_up = trades(2, 4, 9, end=end(9))
-    assert given_up.end is not None
-    push(wiring, later(1, 1, 1, end=EpochEnd(OPENED_US + 70 * SECOND_US, "stop", (Range("btcusdt", "trade", 1, 1),))))
+def test_what_a_stop_could_bring_nowhere_becomes_the_unclean_end_of_its_epoch(wiring: Wiring, tmp_path: Path) -> None:
+    """`batches.abandoned`: list and spool are full, and the deadline of the stop passes with batches in memory."""
+    prefix = wiring.settings.redis.prefix
+    outbox = Outbox(STREAM, "binance", 1, max_bytes=10**6, allowance=Allowance(10**6), max_events=3)
+    spool = Spool(tmp_path / "full", STREAM, 1)
+    lease = wiring.lease(f"stream:{STREAM}", 10)
+    assert spool.lock() and lease.acquire()
+    sender = Sender(
+        STREAM, outbox, EventBuffer(wiring.redis, prefix, 1), spool, lease, interval_s=0.01, monotonic_s=monotonic_s,
+        crowd_events=10**6, crowded=lambda: None, publish=lambda now_s: None,
+    )  # fmt: skip
+    outbox.begin(Epoch(A, OPENED_US))
+    for number in range(1, 10):
+        assert outbox.add(event(number))
+    outbox.end(end(9))
+    outbox.close()
+    until_s = monotonic_s() + 0.3
+    sender.run(lambda: until_s)
+    spool.close()
+    lease.release()
+    flush(wiring)
+    (stored,) = (span for _, _, span in epoch_spans(wiring))
+    assert stored == (1, 3), "an empty list takes one batch of any size; the others were given up"
+    push(wiring, later(1, 1, 1))
     flush(wiring)
     assert reckon(wiring) == {"unclean_ends": 1, "losses": 1}
     finish(wiring)
-    assert [(x[0], x[1], x[3], x[6]) for x in losses(wiring)] == [(A, 4, None, "unclean_end")]
-    assert json.loads(str(records(wiring, "epochs")[0]["last_numbers"])) == [["btcusdt", "trade", 3]]
+    lost_us = OPENED_US + 60 * SECOND_US
+    assert losses(wiring) == [(A, 4, 4, None, OPENED_US + 3, lost_us, "unclean_end")]
+    ends = {row["epoch"]: (row["reason"], row["last_numbers"]) for row in records(wiring, "epochs")}
+    assert ends[A] == ("unclean_end", '[["btcusdt","trade",3]]')
+
+
+def epoch_spans(wiring: Wiring) -> list[tuple[str, str, tuple[int, int]]]:
+    """(epoch, feed, numbers) of every range in a segment."""
+    return [(run.epoch, run.feed, (run.first, run.last)) for run in survey(wiring).records.runs]
 
 
 def test_what_is_in_objects_alone_is_reckoned_up_as_well(wiring: Wiring) -> None:
