@@ -174,16 +174,11 @@ def hole_found(stream: str, epoch: str, symbol: str, feed: str, first: int, last
     )  # fmt: skip
 
 
-def epoch_abandoned(stream: str, epoch: str, last_us: int) -> None:
+def epoch_abandoned(stream: str, epoch: str, last_us: int, feeds: int) -> None:
     log.warning(
-        "epoch.abandoned", stream=stream, epoch=epoch, last_us=last_us, why="no end, and nobody has it any more"
-    )
-
-
-def loss_declared(stream: str, epoch: str, symbol: str, feed: str, first: int, count: int | None, cause: str) -> None:
-    log.warning(
-        "loss.declared", stream=stream, epoch=epoch, symbol=symbol, feed=feed, first=first, count=count, cause=cause
-    )
+        "epoch.abandoned", stream=stream, epoch=epoch, last_us=last_us, feeds=feeds,
+        why="no end, and nobody has it any more", then="ended on record; what it still held is declared lost (unclean_end)",
+    )  # fmt: skip
 
 
 def reckoning_postponed(what: str, why: str) -> None:

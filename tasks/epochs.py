@@ -10,5 +10,5 @@ from tasks.wired import wiring
 
 @app.task(name="epochs.reckon", ignore_result=True)
 def reckon() -> dict[str, object]:
-    """Epochs whose process died, and numbers that Redis lost; a run that is still going makes this one a no-op."""
+    """Epochs whose process died, or whose last word was lost; a run that is still going makes this one a no-op."""
     return periodic.reckon(wiring(), STOP)

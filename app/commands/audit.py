@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 from pathlib import Path
 
 import click
@@ -28,14 +27,13 @@ COLUMNS = (
     help="Compare with what `collector exchange-server --sent FILE` wrote. May be given several times.",
 )  # fmt: skip
 @click.option("--market", metavar="EXCHANGE/SYMBOL", help="Only this market, as in binance/btcusdt.")
-@click.option("--declare", is_flag=True, help="First declare what is found to be lost, as beat does every 30 s.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object (docs/cli.md).")
-def audit(deep: bool, sent: tuple[Path, ...], market: str | None, declare: bool, as_json: bool) -> None:
+def audit(deep: bool, sent: tuple[Path, ...], market: str | None, as_json: bool) -> None:
     """Prove that what was received is in the spool, in Redis, in a segment, archived, a counted duplicate, quarantined or
     declared lost: every number of every connection in exactly one of these.
 
     Rows are counted now and numbers united from what every station says; nothing is believed that was counted in memory.
-    It changes nothing (but for --declare) and may run at any time. Spools of other hosts are named, not seen.
+    It changes nothing and may run at any time. Spools of other hosts are named, not seen.
 
     \b
     received     numbered at receipt: what each connection said at its end, or the highest number on record
@@ -59,10 +57,6 @@ def audit(deep: bool, sent: tuple[Path, ...], market: str | None, declare: bool,
         if sys.stderr.isatty():
             click.echo(f"\r\033[K{text}", nl=False, err=True)
 
-    if declare:
-        from app.pipeline import periodic
-
-        click.echo(f"declared: {json.dumps(periodic.reckon(wiring, threading.Event(), everything=True))}", err=True)
     found = audit_all(wiring, market=chosen, deep=deep, sent=sent, progress=progress)
     progress("")
     if as_json:

@@ -92,20 +92,13 @@ def archive(wiring: Wiring, stop: threading.Event, *, final: bool = False) -> di
             return {"skipped": str(error)}
 
 
-def reckon(
-    wiring: Wiring, stop: threading.Event, *, everything: bool = False, look_again_s: float = reckoning.LOOK_AGAIN_S
-) -> dict[str, object]:
-    """One reckoning; `everything` also of epochs that are in objects alone.
-
-    Raises: OwnedElsewhere, BufferUnavailable, SQLAlchemy's errors for an unusable ledger.
-    """
+def reckon(wiring: Wiring, stop: threading.Event, *, look_again_s: float = reckoning.LOOK_AGAIN_S) -> dict[str, object]:
+    """One reckoning. Raises: OwnedElsewhere, BufferUnavailable, SQLAlchemy's errors for an unusable ledger."""
     wiring.claim_ownership("flush", wiring.owner, OWNER_SECS)
     with _alone(wiring, "reckon") as ours:
         if ours is None:
             return {"skipped": "another run is going on"}
-        return reckoning.declare(
-            wiring, reckoning.findings(wiring, stop, everything=everything, look_again_s=look_again_s)
-        )
+        return reckoning.declare(wiring, reckoning.findings(wiring, stop, look_again_s=look_again_s))
 
 
 def housekeeping(wiring: Wiring) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Finds out what nobody lives to tell, and puts it on record: epochs whose process died, numbers that Redis lost.
+"""Finds out what nobody lives to tell, and puts it on record: epochs whose process died, or whose last word was lost.
 
 Looks twice, some seconds apart, and only the second look goes to the trouble of reading what waits in Redis and spools.
 """
@@ -19,19 +19,17 @@ from app.wiring import Wiring
 LOOK_AGAIN_S = 5.0
 
 
-def findings(
-    wiring: Wiring, stop: threading.Event, *, everything: bool = False, look_again_s: float = LOOK_AGAIN_S
-) -> list[Batch]:
+def findings(wiring: Wiring, stop: threading.Event, *, look_again_s: float = LOOK_AGAIN_S) -> list[Batch]:
     """What is to be declared: seen twice. Empty at once where the first look sees nothing.
 
-    `everything` also looks at epochs that ended and are in objects alone. Nothing is declared while a segment cannot be
-    read: what it holds would look lost. Raises: BufferUnavailable; SQLAlchemy's errors for an unusable ledger.
+    Nothing is declared while a segment cannot be read: what it holds would look lost. Raises: BufferUnavailable;
+    SQLAlchemy's errors for an unusable ledger.
     """
-    first = survey(wiring, under_way=False, everything=everything)
+    first = survey(wiring, under_way=False, everything=False)
     suspected = {batch.epoch for batch in _found(wiring, first)}
     if not suspected or stop.wait(look_again_s):
         return []
-    second = survey(wiring, epochs=suspected, everything=everything)
+    second = survey(wiring, epochs=suspected, everything=False)
     return [batch for batch in _found(wiring, second) if batch.epoch in suspected]
 
 
@@ -43,17 +41,13 @@ def declare(wiring: Wiring, batches: list[Batch]) -> dict[str, object]:
     codec = BatchCodec()
     declared = losses = 0
     for batch in batches:
+        assert batch.end is not None
         if wiring.buffer.push(f"{batch.exchange}-findings", codec.encode(batch)) is None:
             telemetry.buffer_full(f"{batch.exchange}-findings")
             continue
-        declared += batch.end is not None
+        declared += 1
         losses += len(batch.losses)
-        if batch.end is not None:
-            telemetry.epoch_abandoned(batch.stream, batch.epoch, batch.end.ended_us)
-        for loss in batch.losses:
-            telemetry.loss_declared(
-                batch.stream, batch.epoch, loss.symbol, loss.feed, loss.first, loss.count, loss.cause
-            )
+        telemetry.epoch_abandoned(batch.stream, batch.epoch, batch.end.ended_us, len(batch.losses))
     return {"unclean_ends": declared, "losses": losses}
 
 
@@ -69,6 +63,9 @@ def going(wiring: Wiring, read: Survey) -> Going:
     """What the board says of the streams that `read` knows. Raises: BufferUnavailable."""
     names = sorted({epoch.stream for epoch in read.records.epochs.values()} | set(wiring.streams))
     states = wiring.board.states(names)
-    epochs = {str(state["epoch"]) for state in states.values()}
-    epochs |= {str(epoch) for state in states.values() for epoch in state.get("epochs", ())}
-    return Going(epochs, wiring.board.leased(names) | set(states), set(wiring.streams))
+    shown = [one for state in states.values() for one in (state, state.get("successor")) if one]
+    planned = {
+        name: {(symbol, feed) for symbol in stream.subscription.symbols for feed in stream.subscription.feeds}
+        for name, stream in wiring.streams.items()
+    }
+    return Going({str(one["epoch"]) for one in shown}, wiring.board.leased(names) | set(states), planned)

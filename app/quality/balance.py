@@ -91,7 +91,7 @@ def conserve(records: Records) -> Conservation:
         balance.archived += sum(run.stored for run in decided if run.place == ARCHIVED)
         balance.duplicates += sum(run.duplicates for run in decided)
         balance.quarantined += sum(run.quarantined for run in decided)
-        balance.unknown_losses += sum(open_ended(epoch, loss, runs) for loss in losses)
+        balance.unknown_losses += sum(open_ended(epoch, loss, runs, losses) for loss in losses)
     for key, count in records.replays.items():
         of(*key).replays += count
     result.balances = [found[key] for key in sorted(found)]
@@ -127,9 +127,11 @@ def holes(
     return without([(1, last)] if last else [], spans)
 
 
-def open_ended(epoch: Epoch | None, loss: Lost, runs: Iterable[Run]) -> bool:
-    """Whether a loss of unknown extent still stands: not once its epoch said its end, or its first number was found."""
-    found = any(run.first <= loss.first <= run.last for run in runs)
+def open_ended(epoch: Epoch | None, loss: Lost, runs: Iterable[Run], losses: Iterable[Lost]) -> bool:
+    """Whether a loss of unknown extent still stands: not once its epoch said its end, or something is known of its first
+    number."""
+    known = [(run.first, run.last) for run in runs] + [(x.first, x.last) for x in losses if x.size is not None]
+    found = any(first <= loss.first <= last for first, last in known)
     return loss.size is None and not found and not (epoch and epoch.said_its_end)
 
 

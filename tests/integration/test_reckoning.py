@@ -10,7 +10,7 @@ import pytest
 
 from app.buffer.events import EventBuffer
 from app.buffer.spool import Spool
-from app.clock import monotonic_s
+from app.clock import monotonic_s, wall_us
 from app.codec import BatchCodec
 from app.model import Batch, EpochEnd, Range
 from app.pipeline import periodic
@@ -26,6 +26,9 @@ from tests.support.rig import Rig
 
 A, B = "0a" * 16, "0b" * 16
 SECOND_US = 1_000_000
+NOTHING = {"unclean_ends": 0, "losses": 0}
+#: One connection, with its two feeds.
+UNCLEAN = {"unclean_ends": 1, "losses": 2}
 
 
 def push(wiring: Wiring, *batches: Batch) -> None:
@@ -62,9 +65,9 @@ def going_on(wiring: Wiring, epoch: str) -> None:
     wiring.board.publish(STREAM, {"epoch": epoch}, 60)
 
 
-def losses(wiring: Wiring) -> list[tuple[Any, ...]]:
+def trade_losses(wiring: Wiring) -> list[tuple[Any, ...]]:
     names = ("epoch", "first", "last", "count", "start_us", "end_us", "cause")
-    return [tuple(row[name] for name in names) for row in records(wiring, "losses")]
+    return [tuple(row[name] for name in names) for row in records(wiring, "losses") if row["feed"] == "trade"]
 
 
 @pytest.fixture
@@ -79,17 +82,17 @@ def test_an_epoch_whose_process_died_is_ended_once_it_has_a_successor(wiring: Wi
     going_on(wiring, A)
     push(wiring, trades(1, 1, 5))
     flush(wiring)
-    assert reckon(wiring) == {"unclean_ends": 0, "losses": 0}
+    assert reckon(wiring) == NOTHING
     going_on(wiring, B)
     push(wiring, later(1, 1, 2))
-    assert reckon(wiring) == {"unclean_ends": 0, "losses": 0}, "the successor is not stored yet"
+    assert reckon(wiring) == NOTHING, "the successor is not stored yet"
     flush(wiring)
-    assert reckon(wiring) == {"unclean_ends": 1, "losses": 1}
+    assert reckon(wiring) == UNCLEAN
     flush(wiring)
-    assert reckon(wiring) == {"unclean_ends": 0, "losses": 0}
+    assert reckon(wiring) == NOTHING
     finish(wiring)
     last_us = OPENED_US + 5
-    assert losses(wiring) == [(A, 6, 6, None, last_us, OPENED_US + 60 * SECOND_US, "unclean_end")]
+    assert trade_losses(wiring) == [(A, 6, 6, None, last_us, OPENED_US + 60 * SECOND_US, "unclean_end")]
     ends = {
         row["epoch"]: (row["kind"], row["ended_us"], row["reason"], row["last_numbers"])
         for row in records(wiring, "epochs")
@@ -109,7 +112,7 @@ def test_a_real_end_that_comes_later_takes_its_place(wiring: Wiring, archived: b
         finish(wiring)
     push(wiring, trades(2, 6, 9, end=end(9)))
     flush(wiring)
-    assert reckon(wiring) == {"unclean_ends": 0, "losses": 0}
+    assert reckon(wiring) == NOTHING
     finish(wiring)
     ends = {row["epoch"]: (row["reason"], row["last_numbers"]) for row in records(wiring, "epochs")}
     assert ends[A] == ("stop", '[["btcusdt","trade",9]]')
@@ -127,36 +130,6 @@ def test_what_is_found_out_never_replaces_a_real_end(wiring: Wiring) -> None:
     assert {row["epoch"]: row["reason"] for row in records(wiring, "epochs")} == {A: "stop", B: None}
 
 
-def test_what_redis_lost_is_declared_with_its_exact_numbers(wiring: Wiring) -> None:
-    push(wiring, trades(1, 1, 4))
-    flush(wiring)
-    push(wiring, trades(2, 5, 7), trades(3, 8, 9))
-    wiring.redis.delete(*wiring.redis.keys(f"{wiring.settings.redis.prefix}:*"))
-    going_on(wiring, A)
-    push(wiring, trades(4, 10, 12))
-    assert reckon(wiring) == {"unclean_ends": 0, "losses": 0}, "nothing later is stored yet"
-    flush(wiring)
-    assert reckon(wiring) == {"unclean_ends": 0, "losses": 1}
-    assert reckon(wiring) == {"unclean_ends": 0, "losses": 0}, "it is on its way"
-    flush(wiring)
-    assert reckon(wiring) == {"unclean_ends": 0, "losses": 0}
-    finish(wiring)
-    assert losses(wiring) == [(A, 5, 9, 5, OPENED_US + 4, OPENED_US + 10, "buffer_lost")]
-
-
-def test_numbers_that_wait_in_the_spool_of_this_host_are_not_lost(wiring: Wiring) -> None:
-    going_on(wiring, A)
-    push(wiring, trades(1, 1, 4), trades(3, 8, 9))
-    flush(wiring)
-    spool = wiring.spool(STREAM)
-    assert spool.lock()
-    spool.append(BatchCodec().encode(trades(2, 5, 7)))
-    spool.close()
-    assert reckon(wiring) == {"unclean_ends": 0, "losses": 0}
-    finish(wiring)
-    assert reckon(wiring) == {"unclean_ends": 0, "losses": 0}
-
-
 def test_a_loss_of_unknown_extent_gives_way_to_the_known_one_at_the_same_number(wiring: Wiring) -> None:
     push(wiring, trades(1, 1, 5), later(1, 1, 2))
     flush(wiring)
@@ -164,9 +137,9 @@ def test_a_loss_of_unknown_extent_gives_way_to_the_known_one_at_the_same_number(
     finish(wiring)
     push(wiring, trades(3, 8, 9, end=end(9)))  # its second batch was in a part of the spool that is damaged
     flush(wiring)
-    assert reckon(wiring) == {"unclean_ends": 0, "losses": 1}
+    assert reckon(wiring) == NOTHING
     finish(wiring)
-    assert losses(wiring) == [(A, 6, 7, 2, OPENED_US + 5, OPENED_US + 8, "buffer_lost")]
+    assert trade_losses(wiring) == [(A, 6, 7, 2, OPENED_US + 5, OPENED_US + 8, "buffer_lost")]
 
 
 def test_nothing_is_declared_lost_while_a_segment_cannot_be_read(wiring: Wiring) -> None:
@@ -178,9 +151,9 @@ def test_nothing_is_declared_lost_while_a_segment_cannot_be_read(wiring: Wiring)
     path = wiring.settings.storage.segments_path / sealed.path
     whole = path.read_bytes()
     path.write_bytes(b"not a database" + whole[14:])
-    assert reckon(wiring) == {"unclean_ends": 0, "losses": 0}
+    assert reckon(wiring) == NOTHING
     path.write_bytes(whole)
-    assert reckon(wiring) == {"unclean_ends": 1, "losses": 1}
+    assert reckon(wiring) == UNCLEAN
 
 
 def test_what_a_stop_could_bring_nowhere_becomes_the_unclean_end_of_its_epoch(wiring: Wiring, tmp_path: Path) -> None:
@@ -192,12 +165,12 @@ def test_what_a_stop_could_bring_nowhere_becomes_the_unclean_end_of_its_epoch(wi
     assert spool.lock() and lease.acquire()
     sender = Sender(
         STREAM, outbox, EventBuffer(wiring.redis, prefix, 1), spool, lease, interval_s=0.01, monotonic_s=monotonic_s,
-        crowd_events=10**6, crowded=lambda: None, publish=lambda now_s: None,
+        crowd_events=10**6, crowded=lambda: None, publish=lambda now_s: False,
     )  # fmt: skip
-    outbox.begin(Epoch(A, OPENED_US))
+    lane = outbox.begin(Epoch(A, OPENED_US))
     for number in range(1, 10):
-        assert outbox.add(event(number))
-    outbox.end(end(9))
+        assert lane.add(event(number))
+    lane.end(end(9))
     outbox.close()
     until_s = monotonic_s() + 0.3
     sender.run(lambda: until_s)
@@ -208,10 +181,10 @@ def test_what_a_stop_could_bring_nowhere_becomes_the_unclean_end_of_its_epoch(wi
     assert stored == (1, 3), "an empty list takes one batch of any size; the others were given up"
     push(wiring, later(1, 1, 1))
     flush(wiring)
-    assert reckon(wiring) == {"unclean_ends": 1, "losses": 1}
+    assert reckon(wiring) == UNCLEAN
     finish(wiring)
     lost_us = OPENED_US + 60 * SECOND_US
-    assert losses(wiring) == [(A, 4, 4, None, OPENED_US + 3, lost_us, "unclean_end")]
+    assert trade_losses(wiring) == [(A, 4, 4, None, OPENED_US + 3, lost_us, "unclean_end")]
     ends = {row["epoch"]: (row["reason"], row["last_numbers"]) for row in records(wiring, "epochs")}
     assert ends[A] == ("unclean_end", '[["btcusdt","trade",3]]')
 
@@ -221,17 +194,35 @@ def epoch_spans(wiring: Wiring) -> list[tuple[str, str, tuple[int, int]]]:
     return [(run.epoch, run.feed, (run.first, run.last)) for run in survey(wiring).records.runs]
 
 
-def test_what_is_in_objects_alone_is_reckoned_up_as_well(wiring: Wiring) -> None:
-    """An epoch without end always; a hole of one that ended where everything is asked for, as an audit does."""
-    push(wiring, trades(1, 1, 3), later(1, 1, 2, end=end(2)), later(2, 5, 5, end=end(5)))
+def test_an_epoch_without_end_is_found_in_the_ledger_alone(wiring: Wiring) -> None:
+    push(wiring, trades(1, 1, 3), later(1, 1, 2, end=end(2)))
     finish(wiring)
-    assert reckon(wiring) == {"unclean_ends": 1, "losses": 1}
+    assert reckon(wiring) == UNCLEAN
     finish(wiring)
-    assert reckon(wiring) == {"unclean_ends": 0, "losses": 0}
-    assert periodic.reckon(wiring, NEVER, everything=True, look_again_s=0) == {"unclean_ends": 0, "losses": 1}
-    finish(wiring)
-    assert periodic.reckon(wiring, NEVER, everything=True, look_again_s=0) == {"unclean_ends": 0, "losses": 0}
-    assert sorted((x[0], x[1], x[2], x[6]) for x in losses(wiring)) == [
-        (A, 4, 4, "unclean_end"), (B, 3, 4, "buffer_lost"),
-    ]  # fmt: skip
+    assert reckon(wiring) == NOTHING
+    assert [(x[0], x[1], x[6]) for x in trade_losses(wiring)] == [(A, 4, "unclean_end")]
     assert audit(wiring, deep=True).differences == []
+
+
+def test_a_connection_that_takes_the_place_of_another_leaves_both_their_ends(wiring: Wiring) -> None:
+    """A planned change: both go on for a while, and the board names both."""
+    wiring.board.publish(STREAM, {"epoch": A, "successor": {"epoch": B}}, 60)
+    push(wiring, trades(1, 1, 3), msgspec.structs.replace(later(1, 1, 2, overlaps=(A,)), opened_us=wall_us()))
+    flush(wiring)
+    assert reckon(wiring) == NOTHING
+    going_on(wiring, B)  # the end of the one that was left is still on its way, who knows where
+    assert reckon(wiring) == NOTHING
+    push(wiring, trades(2, 4, 5, end=end(5)))
+    flush(wiring)
+    assert reckon(wiring) == NOTHING
+    assert audit(wiring).differences == []
+
+
+def test_losses_are_declared_for_the_feeds_of_the_plan_of_which_nothing_came(wiring: Wiring) -> None:
+    push(wiring, trades(1, 1, 5), later(1, 1, 2))
+    flush(wiring)
+    reckon(wiring)
+    finish(wiring)
+    found = {(row["symbol"], row["feed"]): (row["first"], row["start_us"]) for row in records(wiring, "losses")}
+    assert found == {("btcusdt", "trade"): (6, OPENED_US + 5), ("btcusdt", "orderbook"): (1, OPENED_US)}
+    assert audit(wiring, deep=True).totals()["unknown_losses"] == 2
