@@ -115,6 +115,17 @@ def test_numbers_that_nothing_explains_are_named_with_exit_code_1(rig: Rig, wiri
     assert (found.differences, found.totals()["lost"]) == ([], 2)
 
 
+def test_a_redis_that_cannot_be_asked_is_exit_code_2_and_no_verdict(rig: Rig, wiring: Wiring) -> None:
+    push(wiring, trades(1, 1, 3))
+    flush(wiring)
+    nobody = {"CONFIG_PATH": str(rig.path), "COLLECTOR_REDIS__URL": "redis://127.0.0.1:1/0"}
+    done = CliRunner().invoke(collector, ["audit", "--json"], env=nobody)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    unknown = CliRunner().invoke(collector, ["audit", "--market", "btcusdt"], env={"CONFIG_PATH": str(rig.path)})
+    assert (unknown.exit_code, "EXCHANGE/SYMBOL" in unknown.stderr) == (2, True)
+
+
 def test_an_epoch_that_nobody_has_is_named_until_it_is_declared(wiring: Wiring) -> None:
     push(wiring, trades(1, 1, 3))
     push(wiring, msgspec.structs.replace(batch(1, [event(1, "77")], epoch=B), opened_us=OPENED_US + 9_000_000))
