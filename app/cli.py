@@ -20,6 +20,7 @@ _COMMANDS = {
     "flush": "app.commands.stations:flush",
     "archive": "app.commands.stations:archive",
     "verify": "app.commands.verify:verify",
+    "audit": "app.commands.audit:audit",
     "web": "app.commands.web:web",
     "exporter": "app.commands.exporter:exporter",
 }

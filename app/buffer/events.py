@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
 
 import redis
 
 from app.buffer.client import answering, script
 from app.codec import events_in, identity
+
+#: Elements that are read at a time where a whole list is.
+PIECE = 50
 
 
 class Depth(NamedTuple):
@@ -58,6 +61,19 @@ class EventBuffer:
             args += [identity(element), events_in(element)]
         with answering():
             return cast(int, self._ack(keys=self._keys(stream), args=args))
+
+    def waiting(self, stream: str) -> Iterator[bytes]:
+        """Every element of a list, left where it is; in pieces, from the newest to the oldest, so that what a flush takes
+        off the head meanwhile makes none be passed over (some may come twice). Raises: BufferUnavailable."""
+        key = self._keys(stream)[0]
+        with answering():
+            end = self._redis.llen(key)
+        while end > 0:
+            begin = max(0, end - PIECE)
+            with answering():
+                elements = cast(list[bytes], self._redis.lrange(key, begin, end - 1))
+            yield from elements
+            end = begin
 
     def depths(self) -> list[Depth]:
         """Every list that is not empty, by stream name. Raises: BufferUnavailable."""

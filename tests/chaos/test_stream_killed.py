@@ -11,20 +11,25 @@ from typing import Any
 import pytest
 
 from app.buffer.spool import read_records
+from app.clock import monotonic_s
 from app.config import Settings
 from app.objects import parquet
+from app.pipeline import periodic
+from app.pipeline.audit import audit
 from app.pipeline.supervise import dispatch
 from app.wiring import Wiring
 from tests.chaos.content import Held, NumberRange, held, numbers
 from tests.support.crash import Nursery, celery_workers, dispatcher
 from tests.support.exchanges import ExchangeProcess
-from tests.support.path import finish, until
+from tests.support.path import NEVER, Collecting, finish, records, until
 from tests.support.redis_process import RedisProcess
 from tests.support.rig import MARKETS, Rig
 
 STREAM = "binance-0-orderbook.trade"
 ONE_MARKET = {"binance": ["btcusdt", "ethusdt"]}
 LEASE_SECS = 3
+#: Promised of a stream whose process was killed: it is collected again so long after its lease has run out.
+TAKEOVER_S = 5
 #: symbol, data type
 Feed = tuple[str, str]
 
@@ -104,6 +109,32 @@ def test_a_process_killed_before_a_push_loses_what_was_in_its_hand_and_the_next_
     assert _numbers_of(found, first) == pushed
     _assert_only_the_end_is_missing(wiring, exchange, first, second)
     assert found.replays == 0
+    _assert_the_unclean_end_is_declared(wiring, exchange, first)
+
+
+def _assert_the_unclean_end_is_declared(wiring: Wiring, exchange: ExchangeProcess, killed: str) -> None:
+    """Once, from the last stored event until the next connection; and then everything sent is held or explained."""
+    assert [d.where for d in audit(wiring).differences] == [f"binance, epoch {killed}"]
+    declared = periodic.reckon(wiring, NEVER, look_again_s=0)
+    assert declared["unclean_ends"] == 1
+    finish(wiring)
+    assert periodic.reckon(wiring, NEVER, look_again_s=0) == {"unclean_ends": 0, "losses": 0}
+    epochs = {row["epoch"]: row for row in records(wiring, "epochs") if row["kind"] == "stream"}
+    (successor,) = (row for row in epochs.values() if row["epoch"] != killed)
+    last = {
+        (r["symbol"], r["feed"]): (r["last"], r["last_us"]) for r in records(wiring, "ranges") if r["epoch"] == killed
+    }
+    losses = {
+        (x["symbol"], x["feed"]): (x["first"] - 1, x["start_us"], x["end_us"], x["count"], x["cause"])
+        for x in records(wiring, "losses")
+    }
+    assert losses == {
+        key: (number, us, successor["opened_us"], None, "unclean_end") for key, (number, us) in last.items()
+    }
+    found = audit(wiring, deep=True, sent=[exchange.sent_file])
+    assert found.differences == []
+    assert found.totals()["unknown_losses"] == len(losses) == declared["losses"]
+    assert found.sent is not None and found.sent.missing == found.sent.unread == 0 < found.sent.explained
 
 
 def _numbers_in_redis(wiring: Wiring) -> dict[tuple[str, str, str], set[int]]:
@@ -152,6 +183,7 @@ def test_the_spool_of_a_killed_process_is_delivered_by_the_next_one(
     assert (no_reason, reason) == (None, "stop")
     assert _numbers_of(found, first) == received
     _assert_only_the_end_is_missing(wiring, exchange, first, second)
+    _assert_the_unclean_end_is_declared(wiring, exchange, first)
 
 
 def _spooled(directory: Path) -> list[bytes]:
@@ -247,14 +279,15 @@ def test_the_streams_of_a_killed_worker_go_to_another_one_which_ends_cleanly_wit
         first = next(worker for worker in workers.values() if worker.pid in holders())
         (second,) = (worker for worker in workers.values() if worker is not first)
         assert first.signal(signal.SIGKILL) == -signal.SIGKILL
-        send = dispatcher(rig)
+        killed_s, send = monotonic_s(), dispatcher(rig)
 
         def taken_over() -> bool:
             dispatch(wiring, LEASE_SECS, send)
-            return leased() == set(names) and holders() == {second.pid}
+            return leased() == set(names) and holders() == {second.pid} and all_open()
 
         until(taken_over, "the other one has them all")
-        until(lambda: all_open() and _bring(wiring, names), "and delivers")
+        assert (took_s := monotonic_s() - killed_s) <= LEASE_SECS + TAKEOVER_S, took_s
+        until(lambda: _bring(wiring, names), "and delivers")
         exchange.halt()
         assert second.signal(signal.SIGTERM) == 0, second.log
     finish(wiring)
@@ -273,6 +306,17 @@ def test_the_streams_of_a_killed_worker_go_to_another_one_which_ends_cleanly_wit
             assert last.get(feed, []) == [text for text in texts if text not in earlier.get(feed, ())]
         for feed, texts in archived[epochs[0]].items():
             assert texts == sent[0][feed][: len(texts)]
+    endless = [epoch for name in names for epoch, reason in _epochs(found, name) if reason is None]
+    assert periodic.reckon(wiring, NEVER, look_again_s=0)["unclean_ends"] == len(endless) > 0
+    finish(wiring)
+    _assert_balanced(wiring, exchange)
+
+
+def _assert_balanced(wiring: Wiring, exchange: ExchangeProcess) -> None:
+    """Everything received is accounted for, and everything sent is held or inside what is declared."""
+    found = audit(wiring, deep=True, sent=[exchange.sent_file])
+    assert (found.differences, found.epochs_open) == ([], [])
+    assert found.sent is not None and found.sent.missing == found.sent.unread == 0
 
 
 def _events_by_stream(wiring: Wiring) -> dict[str, int]:
@@ -283,3 +327,43 @@ def _bring(wiring: Wiring, names: list[str]) -> bool:
     """Every stream says that its present connection has brought something."""
     states = wiring.board.states(names)
     return len(states) == len(names) and all(state["events"] > 5 for state in states.values())
+
+
+def test_what_redis_forgot_while_a_stream_went_on_is_declared_with_its_exact_numbers(
+    rig: Rig, exchange_server: Callable[..., ExchangeProcess]
+) -> None:
+    """FLUSHALL, under a stream that goes on: the hole is what was in the list and not yet in a segment."""
+    exchange = exchange_server(rate=20)
+    _settings(rig, exchange, ONE_MARKET)
+    wiring = rig.wiring()
+    with Collecting(wiring) as collecting:
+        until(collecting.live, "every feed is live")
+        periodic.flush(wiring, NEVER, deadline_s=1)
+        collecting.more(20)
+        until(lambda: _events(wiring) >= 10, "events in Redis")
+        forgotten = _forget(wiring, rig.prefix)
+        collecting.more(20)
+        exchange.halt()
+        assert collecting.finish() == {STREAM: "stop"}
+    before = audit(wiring)
+    assert before.totals()["holes"] == sum(map(len, forgotten.values())) > 0
+    periodic.flush(wiring, NEVER)
+    assert audit(wiring).differences == []
+    assert periodic.reckon(wiring, NEVER, look_again_s=0) == {"unclean_ends": 0, "losses": 0}
+    finish(wiring)
+    lost = records(wiring, "losses")
+    assert {x["cause"] for x in lost} == {"buffer_lost"}
+    assert _united((x["epoch"], x["symbol"], x["feed"], x["first"], x["last"]) for x in lost) == forgotten
+    found = audit(wiring, deep=True, sent=[exchange.sent_file])
+    assert (found.differences, found.totals()["lost"]) == ([], sum(map(len, forgotten.values())))
+    assert found.sent is not None
+    assert (found.sent.explained, found.sent.missing, found.sent.unread) == (found.totals()["lost"], 0, 0)
+
+
+def _forget(wiring: Wiring, prefix: str) -> dict[tuple[str, str, str], set[int]]:
+    """All keys of this test go in one transaction, with the list read in it; what stood there."""
+    with wiring.redis.pipeline(transaction=True) as pipe:
+        pipe.lrange(f"{prefix}:buffer:{STREAM}", 0, -1)
+        pipe.delete(*wiring.redis.keys(f"{prefix}:*"))
+        elements, _ = pipe.execute()
+    return _united(r for element in elements for r in numbers(element))

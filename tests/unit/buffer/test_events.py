@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.buffer.client import connect
-from app.buffer.events import Depth, EventBuffer
+from app.buffer.events import PIECE, Depth, EventBuffer
 from app.codec import BatchCodec, events_in
 from app.errors import BufferUnavailable
 from tests.support.batches import batch, event
@@ -284,3 +284,21 @@ def test_a_redis_out_of_memory_is_unavailable_and_nothing_moved(own_redis: Redis
     assert buffer.acknowledge(STREAM, [element(1)]) == 1, "what is stored can still be let go"
     own_redis.client().config_set("maxmemory", 0)
     assert buffer.depths() == []
+
+
+def test_a_list_is_read_whole_though_a_flush_takes_from_its_head_meanwhile(lists: Callable[..., Lists]) -> None:
+    """What is passed over would look lost; what comes twice does no harm."""
+    held = lists()
+    pushed = [element(number) for number in range(1, 4 * PIECE)]
+    for one in pushed:
+        assert held.buffer.push(STREAM, one) is not None
+    seen, taken = set(), []
+    for count, one in enumerate(held.buffer.waiting(STREAM)):
+        seen.add(one)
+        if count % PIECE == PIECE // 2:
+            head = held.buffer.head(STREAM, 30, 10**9)
+            assert held.buffer.acknowledge(STREAM, head) == 30
+            taken += head
+            assert held.buffer.push(STREAM, element(1000 + count)) is not None
+    assert seen | set(taken) == set(pushed)
+    assert list(held.buffer.waiting("nobody-0-trade")) == []
