@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import msgspec
@@ -39,8 +39,8 @@ class Rehearsal:
     """From ports and directory to everything archived. `say` prints progress for people."""
 
     #: Beside the settings below: what this kind of rehearsal wants otherwise.
-    tables: Tables = {}
-    markets: Mapping[str, list[str]] = MARKETS
+    tables: ClassVar[Tables] = {}
+    markets: ClassVar[Mapping[str, list[str]]] = MARKETS
 
     def __init__(
         self, directory: Path, port: int | None, rate: float, say: Callable[[str], None], *, seed: int | None = None
@@ -108,7 +108,9 @@ class Rehearsal:
             tables.setdefault(name, {}).update(values)
         for name, urls in venues.items():
             tables[f"exchanges.{name}"] = {"ws_url": urls["ws_url"], "rest_url": urls["rest_url"]}
-        lines = [f"# Written for a rehearsal. Look around with:  CONFIG_PATH={self.directory}/settings.toml collector verify"]
+        lines = [
+            f"# Written for a rehearsal. Look around with:  CONFIG_PATH={self.directory}/settings.toml collector verify"
+        ]
         for name, values in tables.items():
             lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in values.items())]
         for name, symbols in self.markets.items():
