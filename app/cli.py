@@ -14,6 +14,7 @@ _COMMANDS = {
     "run": "app.commands.run:run",
     "demo": "app.commands.demo:demo",
     "drill": "app.commands.drill:drill",
+    "soak": "app.commands.soak:soak",
     "status": "app.commands.status:status",
     "markets": "app.commands.markets:markets",
     "exchange-server": "app.venues.cli:exchange_server",

@@ -60,6 +60,7 @@ class Installation(Rehearsal):
         "buffer": {"lease_secs": LEASE_S},
     }
     markets: ClassVar[Mapping[str, list[str]]] = {**MARKETS, "okx": [*MARKETS["okx"], UNKNOWN]}
+    groups: ClassVar[Tables] = {"coinbase": {"data_timeout_secs": 10}}
     abort: threading.Event = NEVER
     _watcher: threading.Thread | None = None
     #: Why it cannot go on; empty while it can.
@@ -68,6 +69,8 @@ class Installation(Rehearsal):
     def start(self) -> None:
         """Everything, the second stream worker too, until each stream is live. Raises: CollectorError, Broken."""
         super().start()
+        #: What the audit is shown.
+        self.sent_files = [self.sent]
         command = [word.replace("stream-", f"{SECOND}-") for word in self.commands()["stream"]]
         self._second_spool = self.directory / "spool-b"
         self.processes.start(SECOND, command, {"COLLECTOR_SPOOL__DIR": str(self._second_spool)})
@@ -223,11 +226,11 @@ class Installation(Rehearsal):
             status = self.control("stop")
             try:
                 self._arrived()
-                found = audit(self.wiring, sent=[self.sent])
+                found = audit(self.wiring, sent=self.sent_files)
                 if any("not declared yet" in difference.why for difference in found.differences):
                     periodic.reckon(self.wiring, self.abort)
                     self._arrived()
-                    found = audit(self.wiring, sent=[self.sent])
+                    found = audit(self.wiring, sent=self.sent_files)
             finally:
                 self.control("start")
         return self._told(status, found)
@@ -262,7 +265,7 @@ class Installation(Rehearsal):
         periodic.flush(self.wiring, NEVER, deadline_s=None)
         periodic.reckon(self.wiring, NEVER, look_again_s=0)
         self.drain(in_time)
-        return self._told(status, audit(self.wiring, deep=True, sent=[self.sent]))
+        return self._told(status, audit(self.wiring, deep=True, sent=self.sent_files))
 
     def _elsewhere(self) -> Wiring:
         """The wiring of the second stream worker."""

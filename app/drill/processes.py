@@ -17,6 +17,10 @@ from app.store.ledger import SEALED
 LOCKED_S = 8.0
 #: More than two segments of a drill.
 WITHOUT_BEAT_S = 22.0
+#: Events that wait in Redis before something happens to them there.
+ENOUGH = 40
+#: To meet a process at a certain place.
+TRIES = 5
 
 
 def stream_killed(site: Installation) -> Seen:
@@ -43,22 +47,49 @@ def stream_stopped(site: Installation) -> Seen:
 
 
 @contextmanager
+def something_waits(site: Installation) -> Iterator[int]:
+    """No flush runs until events of every stream wait in Redis; yields how many, and then flushes may run again."""
+    standing = site.wiring.lease("lock:flush", 60.0)
+    site.wait(standing.acquire, "the flush stands still")
+    try:
+        site.wait(
+            lambda: len(site.wiring.buffer.depths()) == len(site.names()) and _waiting(site) > ENOUGH,
+            "events wait in Redis",
+        )
+        yield _waiting(site)
+    finally:
+        standing.release()
+
+
+def _waiting(site: Installation) -> int:
+    return sum(depth.events for depth in site.wiring.buffer.depths())
+
+
+@contextmanager
 def flush_before_commit(site: Installation) -> Iterator[None]:
-    """A flush has read a list and waits for the database, which is locked until the end of the `with`."""
-    lock = site.wiring.lease("lock:flush", 1.0)
-    pid = str(site.processes.pid("worker"))
-    held: dict[str, float] = {}
+    """A flush has read a list and waits for the database, which is locked until the end of the `with`.
 
-    def waits() -> bool:
-        token = lock.holder()
-        if token is None or token.split(":")[1] != pid:
-            return False
-        return monotonic_s() - held.setdefault(token, monotonic_s()) > 1.0 and bool(site.wiring.buffer.depths())
+    It is met between two of its claims: one list has become shorter, so it is past everything but reading and storing.
+    Raises: Broken where it could not be met.
+    """
+    for _ in range(TRIES):
+        with something_waits(site):
+            before = {depth.stream: depth.batches for depth in site.wiring.buffer.depths()}
 
-    site.wait(site.wiring.buffer.depths, "something waits in Redis")
-    with site.segment_locked():
-        site.wait(waits, "a flush waits for the database")
-        yield
+        def shorter(before: dict[str, int] = before) -> bool:
+            return any(
+                depth.batches < before[depth.stream] for depth in site.wiring.buffer.depths() if depth.stream in before
+            )
+
+        site.wait(shorter, "a flush stores one list after the other")
+        with site.segment_locked():
+            run = site.wiring.lease("lock:flush", 1.0)
+            token = run.holder()
+            site.abort.wait(0.5)
+            if token is not None and token == run.holder() and token.split(":")[1] == str(site.processes.pid("worker")):
+                yield
+                return
+    raise Broken("not struck: no flush was met between two claims")
 
 
 def flush_killed_before_commit(site: Installation) -> Seen:
@@ -72,12 +103,11 @@ def flush_killed_before_commit(site: Installation) -> Seen:
 
 def flush_killed_before_acknowledgement(site: Installation) -> Seen:
     """K3: Redis takes no writes while the commit gets through, so the acknowledgement waits."""
-    path = site.open_segment()
     with flush_before_commit(site):
         before = _ranges(site)
         site.wiring.redis.client_pause(4000, all=False)
     try:
-        site.wait(lambda: _ranges(site) > before, f"the commit is in {path.name}", 3)
+        site.wait(lambda: _ranges(site) > before, "it is committed", 3)
         site.kill("worker")
         killed_us = wall_us()
         waiting = sum(depth.batches for depth in site.wiring.buffer.depths())
@@ -123,7 +153,7 @@ def without_beat(site: Installation) -> Seen:
     """C5."""
     site.processes.stop("beat", timeout_s=10)
     site.abort.wait(WITHOUT_BEAT_S)
-    waiting = sum(depth.events for depth in site.wiring.buffer.depths())
+    waiting = _waiting(site)
     back_us = wall_us()
     site.processes.start_again("beat")
     again_s = site.wait(lambda: site.stored_since(back_us), "what came afterwards is stored")

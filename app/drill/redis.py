@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from app.clock import wall_us
 from app.drill.installation import Installation
+from app.drill.processes import something_waits
 from app.drill.verdict import Seen
 
 AWAY_S = 10.0
-#: Events that wait in Redis before it is made to forget them.
-FORGOTTEN = 40
 CUTS = 5
 
 
@@ -53,39 +50,21 @@ def full(site: Installation) -> Seen:
     return Seen(again_s)
 
 
-@contextmanager
-def _something_waits(site: Installation) -> Iterator[list[int]]:
-    """No flush runs until events wait in Redis; how many, for whoever makes Redis forget them."""
-    standing = site.wiring.lease("lock:flush", 60.0)
-    site.wait(standing.acquire, "the flush stands still")
-    told: list[int] = []
-
-    def enough() -> bool:
-        told[:] = [sum(depth.events for depth in site.wiring.buffer.depths())]
-        return told[0] > FORGOTTEN
-
-    try:
-        site.wait(enough, "events wait in Redis")
-        yield told
-    finally:
-        standing.release()
-
-
 def forgotten(site: Installation) -> Seen:
     """R2: what a Redis without persistence keeps over a restart is nothing."""
-    with _something_waits(site) as waiting:
+    with something_waits(site) as waiting:
         site.redis.process.kill()
         site.redis.process.wait()
         shutil.rmtree(site.directory / "redis")
         site.start_redis()
-    return Seen(_back(site), f"about {waiting[0]} events forgotten")
+    return Seen(_back(site), f"about {waiting} events forgotten")
 
 
 def emptied(site: Installation) -> Seen:
     """R5."""
-    with _something_waits(site) as waiting:
+    with something_waits(site) as waiting:
         site.wiring.redis.flushall()
-    return Seen(_back(site), f"about {waiting[0]} events forgotten")
+    return Seen(_back(site), f"about {waiting} events forgotten")
 
 
 def links_cut(site: Installation) -> Seen:

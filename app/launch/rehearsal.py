@@ -41,6 +41,8 @@ class Rehearsal:
     #: Beside the settings below: what this kind of rehearsal wants otherwise.
     tables: ClassVar[Tables] = {}
     markets: ClassVar[Mapping[str, list[str]]] = MARKETS
+    #: Exchange -> what its group of markets says beside that.
+    groups: ClassVar[Tables] = {}
 
     def __init__(
         self, directory: Path, port: int | None, rate: float, say: Callable[[str], None], *, seed: int | None = None
@@ -115,6 +117,7 @@ class Rehearsal:
             lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in values.items())]
         for name, symbols in self.markets.items():
             lines += ["", "[[markets]]", f'exchange = "{name}"', f"symbols = {_toml(symbols)}"]
+            lines += [f"{key} = {_toml(value)}" for key, value in self.groups.get(name, {}).items()]
         return "\n".join([*lines, ""])
 
     # the exchanges
