@@ -8,7 +8,7 @@ from tasks.stopping import STOP
 from tasks.wired import wiring
 
 
-@app.task(name="flush.run", acks_late=True, ignore_result=True)
+@app.task(name="flush.run", acks_late=False, ignore_result=True)
 def run() -> dict[str, object]:
     """Empty every list into the open segment; a run that is still going makes this one a no-op."""
     report = periodic.flush(wiring(), STOP)

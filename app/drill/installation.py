@@ -92,7 +92,9 @@ class Installation(Rehearsal):
 
     # what is seen
 
-    def wait(self, condition: Callable[[], object], what: str, within_s: float = PATIENCE_S) -> float:
+    def wait(
+        self, condition: Callable[[], object], what: str, within_s: float = PATIENCE_S, *, every_s: float = 0.1
+    ) -> float:
         """Seconds until `condition` holds; while Redis does not answer it does not. Raises: Broken, CollectorError."""
         began_s = monotonic_s()
         while not self._holds(condition):
@@ -102,7 +104,7 @@ class Installation(Rehearsal):
                 raise CollectorError(self.ended)
             if monotonic_s() - began_s > within_s:
                 raise Broken(f"not within {within_s:g} s: {what}")
-            self.abort.wait(0.02)
+            self.abort.wait(every_s)
         return monotonic_s() - began_s
 
     def _holds(self, condition: Callable[[], object]) -> bool:

@@ -58,10 +58,11 @@ FIRST = (
     Round((_lane(K1=processes.stream_killed),)),
     Round((_lane(K9=processes.stream_stopped),)),
     Round((_lane(C3_C4=processes.slept_past_its_lease),)),
-    Round((_lane(O1=processes.onlookers_killed, C6=processes.poisoned, D1=processes.database_locked),)),
-    Round((_lane(K2=processes.flush_killed_before_commit),)),
-    Round((_lane(K3=processes.flush_killed_before_acknowledgement),)),
-    Round((_lane(C5=processes.without_beat),)),
+    Round((
+        _lane(O1=processes.onlookers_killed, C6=processes.poisoned, D1=processes.database_locked,
+              K2=processes.flush_killed_before_commit),
+    )),
+    Round((_lane(K3=processes.flush_killed_before_acknowledgement, C5=processes.without_beat),)),
 )  # fmt: skip
 #: Redis is everybody's.
 SECOND = tuple(

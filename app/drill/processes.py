@@ -81,7 +81,7 @@ def flush_before_commit(site: Installation) -> Iterator[None]:
                 depth.batches < before[depth.stream] for depth in site.wiring.buffer.depths() if depth.stream in before
             )
 
-        site.wait(shorter, "a flush stores one list after the other")
+        site.wait(shorter, "a flush stores one list after the other", every_s=0.002)
         with site.segment_locked():
             run = site.wiring.lease("lock:flush", 1.0)
             token = run.holder()
@@ -107,7 +107,7 @@ def flush_killed_before_acknowledgement(site: Installation) -> Seen:
         before = _ranges(site)
         site.wiring.redis.client_pause(4000, all=False)
     try:
-        site.wait(lambda: _ranges(site) > before, "it is committed", 3)
+        site.wait(lambda: _ranges(site) > before, "it is committed", 3, every_s=0.02)
         site.kill("worker")
         killed_us = wall_us()
         waiting = sum(depth.batches for depth in site.wiring.buffer.depths())
