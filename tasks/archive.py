@@ -10,7 +10,7 @@ from tasks.wired import wiring
 
 @app.task(name="archive.run", acks_late=False, ignore_result=True)
 def run() -> dict[str, object]:
-    """One archive cycle; a cycle that is still going makes this one a no-op."""
+    """One archive cycle; a cycle that is still going makes this one a no-op. Acknowledged early, as the flush."""
     return periodic.archive(wiring(), STOP)
 
 

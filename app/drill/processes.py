@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from app.clock import monotonic_s, wall_us
 from app.drill.installation import Broken, Installation
 from app.drill.verdict import Seen
-from app.store.ledger import SEALED
+from app.store.ledger import OPEN, REMOVED, REMOVING, SEALED, SEALING, VERIFIED
+from app.store.reading import read_segment
 
 #: Longer than SQLite waits for a lock.
 LOCKED_S = 8.0
@@ -104,10 +105,10 @@ def flush_killed_before_commit(site: Installation) -> Seen:
 def flush_killed_before_acknowledgement(site: Installation) -> Seen:
     """K3: Redis takes no writes while the commit gets through, so the acknowledgement waits."""
     with flush_before_commit(site):
-        before = _ranges(site)
+        before = _numbers(site)
         site.wiring.redis.client_pause(4000, all=False)
     try:
-        site.wait(lambda: _ranges(site) > before, "it is committed", 3, every_s=0.02)
+        site.wait(lambda: _numbers(site) > before, "it is committed", 3, every_s=0.02)
         site.kill("worker")
         killed_us = wall_us()
         waiting = sum(depth.batches for depth in site.wiring.buffer.depths())
@@ -119,14 +120,13 @@ def flush_killed_before_acknowledgement(site: Installation) -> Seen:
     return Seen(again_s, f"{waiting} batches were stored and not acknowledged")
 
 
-def _ranges(site: Installation) -> int:
-    """Ranges in the newest segments."""
-    from app.store.reading import read_segment
-
-    entries = site.wiring.ledger.segments("open", "sealing", SEALED)[-2:]
+def _numbers(site: Installation) -> int:
+    """How many numbers the newest segments have ranges of."""
+    entries = site.wiring.ledger.segments(OPEN, SEALING, SEALED)[-2:]
     root = site.wiring.settings.storage.segments_path
     paths = [(root / entry.path, entry.state == SEALED) for entry in entries]
-    return sum(len(read_segment(path, settled=settled, count=False).ranges) for path, settled in paths if path.exists())
+    told = [read_segment(path, settled=settled, count=False) for path, settled in paths if path.exists()]
+    return sum(r["last"] - r["first"] + 1 for one in told for r in one.ranges)
 
 
 def database_locked(site: Installation) -> Seen:
@@ -180,10 +180,9 @@ def archived(site: Installation, number: int) -> bool:
     for entry in site.wiring.ledger.segments():
         if entry.number == number:
             objects = site.wiring.ledger.objects(number)
-            return entry.state in ("removing", "removed") or (
-                entry.state == SEALED
-                and len(objects) > 0
-                and sum(o.rows for o in objects if o.state == "verified") == entry.rows
+            rows = sum(done.rows for done in objects if done.state == VERIFIED)
+            return entry.state in (REMOVING, REMOVED) or (
+                entry.state == SEALED and bool(objects) and rows == entry.rows
             )
     return False
 

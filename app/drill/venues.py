@@ -5,6 +5,7 @@ from __future__ import annotations
 from app.clock import wall_us
 from app.drill.installation import UNKNOWN, Broken, Installation
 from app.drill.verdict import Seen
+from app.store.ledger import OPEN, SEALED, SEALING
 from app.store.reading import gaps_and_quarantined
 
 #: Those that cannot pass for data: what was sent under an event's own id and names is what is stored of it.
@@ -36,10 +37,10 @@ def _why(site: Installation, names: list[str]) -> str:
 def _gaps(site: Installation, venue: str) -> set[str]:
     """Gaps of the venue on record in kept segments and the ledger, by name."""
     paths = [(site.wiring.ledger.path, False)]
-    for entry in site.wiring.ledger.segments("open", "sealing", "sealed"):
+    for entry in site.wiring.ledger.segments(OPEN, SEALING, SEALED):
         path = site.wiring.settings.storage.segments_path / entry.path
         if path.exists():
-            paths.append((path, entry.state == "sealed"))
+            paths.append((path, entry.state == SEALED))
     return {
         named for exchange, *_, named in gaps_and_quarantined(paths) if exchange == venue and named.endswith(" gap")
     }
