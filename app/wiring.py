@@ -17,7 +17,7 @@ from app.buffer.client import connect
 from app.buffer.events import EventBuffer
 from app.buffer.lease import Holding, Lease
 from app.buffer.spool import Spool
-from app.clock import monotonic_s, wall_us
+from app.clock import monotonic_s, sleep, wall_us
 from app.config import Settings
 from app.errors import BufferFull, BufferUnavailable, CollectorError, OwnedElsewhere
 from app.exchanges import exchange_of
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from app.objects.store import Store
     from app.pipeline.archive import Archive
     from app.pipeline.flush import Flush
+    from app.pipeline.repair import Repairs
     from app.pipeline.stream import StreamRunner
     from app.store.ledger import Ledger
+    from app.store.stored import Stored
 
 #: A run of flush or archive renews its lock at a third of this; after a crash the next run waits at most so long.
 LOCK_SECS = 30.0
@@ -84,6 +86,29 @@ class Wiring:
         from app.store.ledger import Ledger
 
         return Ledger(self.settings.database.path)
+
+    @cached_property
+    def stored(self) -> Stored:
+        from app.store.stored import Stored
+
+        return Stored(self.ledger, self.settings.storage.segments_path)
+
+    @cached_property
+    def repairs(self) -> Repairs:
+        """One for all runs of the process: it remembers what it need not ask again."""
+        from app.exchanges.history import HISTORIES
+        from app.pipeline.asking import Venue
+        from app.pipeline.repair import Repairs
+        from app.pipeline.rest import Rest
+
+        venues = {}
+        for name, exchange in chosen(self.settings).items():
+            told = self.settings.exchanges[name]
+            rest = Rest(name, told.rest_url, told.proxy, exchange.limits.rest, self.budget, monotonic_s)
+            venues[name] = Venue(exchange, HISTORIES.get((name, told.source)), rest)
+        return Repairs(
+            self.stored, self.buffer, venues, wall_us=wall_us, monotonic_s=monotonic_s, wait=sleep, step=self._step
+        )
 
     @cached_property
     def streams(self) -> dict[str, Stream]:

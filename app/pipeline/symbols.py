@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import httpx
-
 from app.buffer.budget import Budget
-from app.connection.backoff import DEFAULT_RETRY_AFTER_S
-from app.errors import BufferUnavailable, FrameRejected
+from app.clock import monotonic_s
+from app.errors import BufferUnavailable, FrameRejected, VenueUnavailable
 from app.exchanges import exchange_of
 from app.pipeline.plan import Stream
-
-TIMEOUT_S = 5.0
+from app.pipeline.rest import Rest
 
 
 def unlisted(stream: Stream, budget: Budget) -> dict[str, str]:
@@ -19,22 +16,13 @@ def unlisted(stream: Stream, budget: Budget) -> dict[str, str]:
     Empty where the venue could not be asked: then silence is judged by freshness alone.
     """
     exchange = exchange_of(stream.exchange, stream.source)
+    rest = Rest(stream.exchange, stream.rest_url, stream.proxy, exchange.limits.rest, budget, monotonic_s)
     try:
-        if budget.take(stream.exchange, "rest", exchange.limits.rest) > 0:
+        answer = rest.get(exchange.symbols_path)
+        if answer.status != 200:
             return {}
-        response = httpx.get(
-            stream.rest_url.rstrip("/") + exchange.symbols_path,
-            timeout=TIMEOUT_S,
-            proxy=stream.proxy,
-            trust_env=False,
-            headers={"User-Agent": "collector"},
-        )
-        if response.status_code in (418, 429):
-            told = response.headers.get("retry-after", "")
-            budget.block(stream.exchange, float(told) if told.isdecimal() else DEFAULT_RETRY_AFTER_S)
-        response.raise_for_status()
-        listed = exchange.listed(response.content)
-    except (httpx.HTTPError, FrameRejected, BufferUnavailable):
+        listed = exchange.listed(answer.body)
+    except (VenueUnavailable, FrameRejected, BufferUnavailable):
         return {}
     return {
         symbol: f"not in the venue's list of open symbols ({exchange.symbols_path})"

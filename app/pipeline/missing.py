@@ -1,0 +1,127 @@
+"""What is to be fetched again, from what is stored alone. Writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from app.errors import FrameRejected
+from app.exchanges.base import Exchange
+from app.exchanges.history.base import Between
+from app.model import TRADE
+from app.pipeline import gaps
+from app.pipeline.seams import epoch_of, presences, sides
+from app.store.stored import Row, Stored
+
+#: Clocks of hosts differ by less.
+SLACK_US = 3600 * 1_000_000
+
+
+class Missing(NamedTuple):
+    """One thing to fetch: a gap of trades whose ids count, or the seam of others. `row`: the gap's or the check's."""
+
+    exchange: str
+    symbol: str
+    row: Row
+    #: One walk for each: the stored trades on either side.
+    wanted: tuple[Between, ...]
+    #: Of a gap, the ids that are not stored, one run a walk.
+    runs: tuple[tuple[int, int], ...] = ()
+    #: The epoch of kind `rest` that brought the last of what was found.
+    brought_by: Row | None = None
+
+    @property
+    def is_gap(self) -> bool:
+        return "from_id" in self.row
+
+    @property
+    def name(self) -> tuple[object, ...]:
+        return self.exchange, self.symbol, self.row.get("epoch"), self.row.get("number"), self.row.get("end_us")
+
+    def says(self) -> dict[str, object]:
+        """For people, and for `--json`."""
+        size = gaps.size(self.runs) if self.is_gap else None
+        what = (
+            gaps.words(self.runs)
+            if self.is_gap
+            else " ".join(f"after {w.older_id} before {w.newer_id}" for w in self.wanted)
+        )
+        return {"market": f"{self.exchange}/{self.symbol}", "missing": what, "size": size}
+
+
+class Search:
+    """Looks for what is missing."""
+
+    def __init__(self, stored: Stored, exchanges: Mapping[str, Exchange]) -> None:
+        self._stored, self._exchanges = stored, exchanges
+
+    def missing(
+        self, market: str | None = None, also_gaps: Sequence[Row] = (), also_checks: Sequence[Row] = ()
+    ) -> list[Missing]:
+        """Everything open, the oldest first; `also_...`: found a moment ago and not stored yet."""
+
+        def chosen(row: Row) -> bool:
+            return row["exchange"] in self._exchanges and market in (None, f"{row['exchange']}/{row['symbol']}")
+
+        known = gaps.states([*self._stored.records("gaps", feed=TRADE), *also_gaps], self._stored.records("repairs"))
+        holes = [gap for gap in known if chosen(gap) and not gaps.closed(gap)]
+        seams = gaps.unknowable([*self._stored.records("checks", feed=TRADE), *also_checks])
+        seams = [seam for seam in seams if chosen(seam) and not seam["asked"]]
+        found = self._of_gaps(holes) + self._of_seams(seams)
+        return sorted(found, key=lambda one: int(one.row["after_us"] if one.is_gap else one.row["end_us"]))
+
+    def _of_gaps(self, holes: list[dict[str, object]]) -> list[Missing]:
+        if not holes:
+            return []
+        since_us = min(int(str(gap["before_us"])) for gap in holes) - SLACK_US
+        exchanges = {gap["exchange"] for gap in holes}
+        rest = {
+            row["epoch"]: epoch_of(row)
+            for row in self._stored.records("epochs")
+            if row.get("kind") == "rest" and row["exchange"] in exchanges and row["opened_us"] >= since_us
+        }
+        ranges = self._stored.ranges(rest)
+        return [self._of_gap(gap, [r for r in ranges if r["exchange"] == gap["exchange"]], rest) for gap in holes]
+
+    def _of_gap(self, gap: Row, ranges: list[Row], rest: Mapping[str, Row]) -> Missing:
+        first, last, symbol = int(gap["from_id"]), int(gap["to_id"]), gap["symbol"]
+        spans = [*gaps.arrived(ranges, symbol), *self._came_late(gap["exchange"], symbol, first, last)]
+        left = gaps.runs_left(first, last, spans)
+        by = [rest[r["epoch"]] for r in ranges if r["symbol"] == symbol and gaps.overlap(gaps.span(r), (first, last))]
+        exchange = self._exchanges[gap["exchange"]]
+        wanted = (
+            Between(exchange.delivered(symbol), str(a - 1), str(b + 1), gap["before_us"], gap["after_us"])
+            for a, b in left
+        )
+        newest = max(by, key=lambda row: int(row["opened_us"]), default=None)
+        return Missing(gap["exchange"], symbol, gap, tuple(wanted), tuple(left), newest)
+
+    def _came_late(self, exchange: str, symbol: str, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """The ids of first..last for which trades of the kept segments stand, whichever way they came."""
+        for identity, text in self._stored.counted_trades(exchange, symbol, first, last).items():
+            try:
+                if span := self._exchanges[exchange].dense_span(identity, text):
+                    yield span
+            except (ValueError, FrameRejected):
+                continue
+
+    def _of_seams(self, seams: list[dict[str, object]]) -> list[Missing]:
+        named = {}
+        for check in seams:
+            try:
+                named[id(check)] = sides(str(check["detail"]))
+            except ValueError:
+                continue  # not one of ours
+        known = presences(self._stored.ranges([epoch for pair in named.values() for epoch in pair]))
+        found = []
+        for check in seams:
+            exchange, symbol, feed = (str(check[part]) for part in ("exchange", "symbol", "feed"))
+            before, after = (known.get((epoch, symbol, feed)) for epoch in named.get(id(check), ("", "")))
+            if before is None or after is None:
+                continue
+            between = Between(
+                self._exchanges[exchange].delivered(symbol), before.last_id, after.first_id, before.last_us,
+                after.first_us,
+            )  # fmt: skip
+            found.append(Missing(exchange, symbol, check, (between,)))
+        return found
