@@ -42,8 +42,9 @@ class Judging:
         if not fresh:
             self._began = True
             return []
-        self._seen |= fresh & marks(self._stored.records("checks", kind="seam"))
         epochs = {row["epoch"]: epoch_of(row) for row in self._stored.records("epochs")}
+        oldest_us = min((epochs[key[0]]["opened_us"] for key in fresh if key[0] in epochs), default=0)
+        self._seen |= fresh & marks(self._stored.records("checks", since=("end_us", oldest_us), kind="seam"))
         streams = {epoch: row for epoch, row in epochs.items() if row.get("kind", "stream") == "stream"}
         self._seen |= {key for key in fresh if key[0] in epochs and key[0] not in streams}
         open_ = {key for key in fresh - self._seen if key[0] in streams and self._of(market, streams[key[0]], key)}

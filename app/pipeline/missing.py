@@ -10,7 +10,7 @@ from app.exchanges.base import Exchange
 from app.exchanges.history.base import Between
 from app.model import TRADE
 from app.pipeline import gaps
-from app.pipeline.seams import epoch_of, presences, sides
+from app.pipeline.seams import SEAM, epoch_of, presences, sides
 from app.store.stored import Row, Stored
 
 #: Clocks of hosts differ by less.
@@ -56,21 +56,34 @@ class Search:
         self._stored, self._exchanges = stored, exchanges
 
     def missing(
-        self, market: str | None = None, also_gaps: Sequence[Row] = (), also_checks: Sequence[Row] = ()
+        self,
+        market: str | None = None,
+        since_us: int = 0,
+        also_gaps: Sequence[Row] = (),
+        also_checks: Sequence[Row] = (),
     ) -> list[Missing]:
-        """Everything open, the oldest first; `also_...`: found a moment ago and not stored yet."""
+        """Everything open that ended at `since_us` or later, the oldest first; `also_...`: found a moment ago."""
 
         def chosen(row: Row) -> bool:
             return row["exchange"] in self._exchanges and market in (None, f"{row['exchange']}/{row['symbol']}")
 
-        known = gaps.states([*self._stored.records("gaps", feed=TRADE), *also_gaps], self._stored.records("repairs"))
-        holes = [gap for gap in known if chosen(gap) and not gaps.closed(gap)]
-        seams = gaps.unknowable([*self._stored.records("checks", feed=TRADE), *also_checks])
+        holes = [gap for gap in self.gaps(TRADE, since_us, also_gaps) if chosen(gap) and not gaps.closed(gap)]
+        checks = [
+            *self._stored.records("checks", since=("end_us", since_us), feed=TRADE, kind=SEAM, verdict=gaps.UNKNOWABLE),
+            *self._stored.records("checks", since=("end_us", since_us), feed=TRADE, kind=gaps.REFETCH),
+        ]
+        seams = gaps.unknowable([*checks, *also_checks])
         seams = [seam for seam in seams if chosen(seam) and not seam["asked"]]
         found = self._of_gaps(holes) + self._of_seams(seams)
         return sorted(found, key=lambda one: int(one.row["after_us"] if one.is_gap else one.row["end_us"]))
 
-    def _of_gaps(self, holes: list[dict[str, object]]) -> list[Missing]:
+    def gaps(self, feed: str, since_us: int, also: Sequence[Row] = ()) -> list[Row]:
+        """Gaps of this data type that ended at `since_us` or later, with what became of them (`gaps.states`)."""
+        found = self._stored.records("gaps", since=("after_us", since_us), feed=feed)
+        repairs = self._stored.records("repairs", since=("found_us", since_us), feed=feed) if found else []
+        return list(gaps.states([*found, *also], repairs))
+
+    def _of_gaps(self, holes: list[Row]) -> list[Missing]:
         if not holes:
             return []
         since_us = min(int(str(gap["before_us"])) for gap in holes) - SLACK_US

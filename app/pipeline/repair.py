@@ -23,7 +23,7 @@ from app.exchanges.history.base import Ask, History, Past, Refused
 from app.model import ORDERBOOK, TRADE, Batch, Check, Repair
 from app.pipeline import found, gaps
 from app.pipeline.asking import Asking, Venue
-from app.pipeline.judging import Judging
+from app.pipeline.judging import REACH_US, Judging
 from app.pipeline.missing import Missing, Search
 from app.store.stored import Row, Stored
 
@@ -101,7 +101,8 @@ class Repairs:
     ) -> RepairReport:
         """Judge what is to be judged, then fetch what is missing, the oldest first, until `deadline_s` seconds are over.
 
-        `patient`: what failed is left alone for a growing pause. What Redis does not take is found again by the next run.
+        `patient`: what failed is left alone for a growing pause, and what is older than REACH_US for good. What Redis
+        does not take is found again by the next run.
         """
         report = self._report = RepairReport()
         asking = Asking(
@@ -110,9 +111,10 @@ class Repairs:
         try:
             lists = {depth.stream for depth in self._buffer.depths()}
             report.waiting = [n for n in sorted(self._venues) if {found.rest(n), found.findings(n)} & lists]
+            since_us = max(0, self._now_us() - REACH_US) if patient else 0
             judged_gaps, judged_checks = self._judge(market)
-            self._close_books(market)
-            for missing in self.search.missing(market, judged_gaps, judged_checks):
+            self._close_books(market, since_us)
+            for missing in self.search.missing(market, since_us, judged_gaps, judged_checks):
                 if missing.exchange in report.waiting or (patient and self._paused(missing)):
                     continue
                 if not asking.going():
@@ -144,10 +146,10 @@ class Repairs:
                 gap_rows.append({**msgspec.structs.asdict(gap), "exchange": exchange, "epoch": epoch["epoch"]})
         return gap_rows, [row for row in check_rows if row["feed"] == TRADE]
 
-    def _close_books(self, market: str | None) -> None:
+    def _close_books(self, market: str | None, since_us: int) -> None:
         """A hole in a book stays one: that is put on record, so that nobody waits."""
         open_: dict[str, list[Row]] = {}
-        for gap in gaps.states(self._stored.records("gaps", feed=ORDERBOOK), self._stored.records("repairs")):
+        for gap in self.search.gaps(ORDERBOOK, since_us):
             chosen = (
                 market in (None, f"{gap['exchange']}/{gap['symbol']}") and gap["exchange"] not in self._report.waiting
             )
@@ -243,7 +245,6 @@ class Repairs:
             if not self._push(found.rest(missing.exchange), batch):
                 return False
             self._report.fetched += len(run)
-            self._step("repair.after_push")
         if not runs and checks:
             batch = found.finding(missing.exchange, uuid.uuid4().hex, now_us, checks=checks)
             return self._push(found.rest(missing.exchange), batch)
@@ -298,7 +299,9 @@ class Repairs:
 
     def _push(self, stream: str, batch: Batch) -> bool:
         """False when the list is full: what is not on record yet is found again. Raises: BufferUnavailable."""
+        self._step("repair.before_push")
         taken = self._buffer.push(stream, self._codec.encode(batch)) is not None
+        self._step("repair.after_push")
         if not taken:
             self._report.failed[stream] = "its Redis list is full"
         return taken

@@ -31,13 +31,17 @@ class Stored:
     def __init__(self, ledger: Ledger, segments_root: Path) -> None:
         self._ledger, self._root = ledger, segments_root
 
-    def records(self, name: str, **where: str) -> list[Row]:
+    def records(self, name: str, *, since: tuple[str, int] | None = None, **where: str) -> list[Row]:
         """Every row of a record table that has these values, each once; without what an older file did not have.
+
+        `since`: a column of time, and from when on.
 
         A row of `epochs` may stand in several segments: it is the one with an end, and never of kind `finding` where
         another says what the epoch is.
         """
-        return self._united(name, lambda query: query.filter_by(**where))
+        column, since_us = since or ("", 0)
+        later = [SEGMENT_RECORDS[name].c[column] >= since_us] if since else []
+        return self._united(name, lambda query: query.filter_by(**where).where(*later))
 
     def ranges(self, epochs: Collection[str]) -> list[Row]:
         """The ranges of these epochs; those of one (epoch, symbol, feed) in ascending order of their numbers."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.pipeline.gaps import SETTLED_US, arrived, closed, overlap, runs_left, size, states, unknowable, words
@@ -49,6 +49,7 @@ def test_a_seam_is_unknowable_until_a_later_fetch_proves_it() -> None:
     assert unknowable([*tried, check("refetch", "proved", 3)]) == []
 
 
+@settings(deadline=None)
 @given(
     st.integers(0, 30), st.integers(0, 30), st.lists(st.tuples(st.integers(0, 60), st.integers(0, 8)), max_size=8)
 )  # fmt: skip

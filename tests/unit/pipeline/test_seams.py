@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.model import Check, Gap
@@ -158,6 +158,7 @@ def test_a_check_names_its_epochs_and_marks_its_seam() -> None:
     assert (last_id("17"), last_id("15-17")) == (17, 17)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=12, unique=True), st.sets(st.integers(1, 60), max_size=20))
 def test_over_any_cuts_the_gaps_of_the_seams_are_exactly_the_ids_that_never_came(
     cuts: list[int], lost: set[int]

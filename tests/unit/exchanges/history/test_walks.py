@@ -43,7 +43,7 @@ def walk(venue: tuple[str, str | None], served: Served, older: int, newer: int) 
 
 
 @pytest.mark.parametrize("venue", COUNTED, ids=str)
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(
     hole=st.integers(10, 60).flatmap(lambda older: st.tuples(st.just(older), st.integers(older + 2, older + 70))),
     lacking=st.sets(st.integers(0, 130), max_size=6),
@@ -63,7 +63,7 @@ def test_a_walk_brings_exactly_the_missing_trades_that_the_venue_has(
     assert last.reached or last.words
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(older=st.integers(4, 60), width=st.integers(2, 60), page=st.integers(1, 30), seed=st.integers(0, 99))
 def test_where_binance_has_only_aggregates_those_wholly_inside_are_taken(
     older: int, width: int, page: int, seed: int
@@ -82,7 +82,7 @@ def test_a_venue_that_has_nothing_ends_the_walk_with_words(venue: tuple[str, str
     assert last.words
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.sets(st.integers(1, 3000), max_size=1500))
 def test_fetched_trades_are_cut_into_whole_runs_of_ids(ids: set[int]) -> None:
     trades = [Past(str(i), None, "{}", i, i) for i in sorted(ids)]
