@@ -69,6 +69,10 @@ class VenueUnavailable(CollectorError):
         return f"{self.venue}: {self.words}"
 
 
+class VenueAsksUsAway(VenueUnavailable):
+    """Its answer was to stay away for `wait_s` seconds; all workers know of it."""
+
+
 class BufferUnavailable(CollectorError):
     """Redis could not answer in time; nothing is known to have moved."""
 
@@ -139,3 +143,14 @@ class RemovalRefused(CollectorError):
 
     def __str__(self) -> str:
         return f"segment {self.segment} is not removed: {self.why}"
+
+
+class Interrupted(CollectorError):
+    """`what` was given up unfinished, because this process stops or its time was over."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"{self.what} was given up unfinished"

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
-from app.errors import FrameRejected, VenueUnavailable
+from app.errors import FrameRejected, Interrupted, VenueUnavailable
 from app.exchanges.base import Exchange
 from app.exchanges.history.base import Ask, Between, History, Page, Refused
+from app.interruptible import interruptible
 from app.pipeline.rest import Answer, Rest
+
+#: While it waits, it looks so often whether to go on.
+LOOK_S = 0.1
 
 
 class Venue(NamedTuple):
@@ -40,7 +45,8 @@ class Asking:
         return self._keep_going() and self._now_s() < self._until_s
 
     def page(self, venue: Venue, history: History, wanted: Between, ask: Ask) -> Page | Refused:
-        """One answer; a refusal only where asking again is of no use. Raises: VenueUnavailable."""
+        """One answer; a refusal only where asking again is of no use. Raises: VenueUnavailable; Interrupted, soon after
+        `keep_going` says no."""
         answer = self._get(venue.rest, ask.path)
         try:
             page = history.read(wanted, ask, answer.status, answer.body, self._now_us())
@@ -55,10 +61,17 @@ class Asking:
     def _get(self, rest: Rest, path: str) -> Answer:
         while True:
             try:
-                answer = rest.get(path)
+                answer = interruptible(partial(rest.get, path), self._over, f"ask {rest.venue}")
                 self.requests += 1
                 return answer
             except VenueUnavailable as error:
-                if not error.wait_s or self._now_s() + error.wait_s > self._until_s or not self._keep_going():
+                again_s = self._now_s() + error.wait_s
+                if not error.wait_s or again_s > self._until_s:
                     raise
-                self._wait(error.wait_s)
+            while (left_s := again_s - self._now_s()) > 0:
+                if self._over():
+                    raise Interrupted(f"ask {rest.venue}")
+                self._wait(min(left_s, LOOK_S))
+
+    def _over(self) -> bool:
+        return not self._keep_going()

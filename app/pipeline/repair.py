@@ -18,7 +18,7 @@ import msgspec
 from app import telemetry
 from app.buffer.events import EventBuffer
 from app.codec import BatchCodec
-from app.errors import BufferUnavailable, VenueUnavailable
+from app.errors import BufferUnavailable, Interrupted, VenueUnavailable
 from app.exchanges.history.base import Ask, History, Past, Refused
 from app.model import ORDERBOOK, TRADE, Batch, Check, Repair
 from app.pipeline import found, gaps
@@ -122,6 +122,8 @@ class Repairs:
                 self._try(missing, asking)
         except BufferUnavailable as error:
             report.failed["redis"] = str(error)
+        except Interrupted:
+            pass  # what was fetched is in the list
         report.requests = asking.requests
         return report
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import httpx
 
 from app.buffer.budget import Budget
-from app.connection.backoff import DEFAULT_RETRY_AFTER_S
-from app.errors import VenueUnavailable
+from app.connection.backoff import DEFAULT_RETRY_AFTER_S, told_s
+from app.errors import VenueAsksUsAway, VenueUnavailable
 from app.exchanges.base import Pace
 
 TIMEOUT_S = 5.0
@@ -46,16 +46,16 @@ class Rest:
         except httpx.HTTPError as error:
             raise VenueUnavailable(self.venue, f"{type(error).__name__}: {error}") from error
         if answer.status in (418, 429):
-            away_s = float(retry_after) if retry_after.isdecimal() else DEFAULT_RETRY_AFTER_S
-            self.stay_away(f"HTTP {answer.status}", away_s)
+            told = told_s(retry_after)
+            self.stay_away(f"HTTP {answer.status}", DEFAULT_RETRY_AFTER_S if told is None else told)
         if answer.status >= 500:
             raise VenueUnavailable(self.venue, f"HTTP {answer.status}")
         return answer
 
     def stay_away(self, words: str, seconds: float) -> None:
-        """The venue wants to be left alone: every worker obeys. Raises: VenueUnavailable, always; BufferUnavailable."""
+        """The venue wants to be left alone: every worker obeys. Raises: VenueAsksUsAway, always; BufferUnavailable."""
         self._budget.block(self.venue, seconds)
-        raise VenueUnavailable(self.venue, f"{words}: nobody asks for {seconds:.0f} s", seconds)
+        raise VenueAsksUsAway(self.venue, f"{words}: nobody asks for {seconds:.0f} s", seconds)
 
     def _ask(self, path: str) -> tuple[Answer, str]:
         until_s = self._now_s() + ANSWER_S

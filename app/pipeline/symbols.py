@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from app.buffer.budget import Budget
 from app.clock import monotonic_s
-from app.errors import BufferUnavailable, FrameRejected, VenueUnavailable
+from app.errors import BufferUnavailable, FrameRejected, VenueAsksUsAway, VenueUnavailable
 from app.exchanges import exchange_of
 from app.pipeline.plan import Stream
 from app.pipeline.rest import Rest
 
 
-def unlisted(stream: Stream, budget: Budget) -> dict[str, str]:
+def unlisted(stream: Stream, budget: Budget) -> dict[str, str] | None:
     """The stream's symbols that its venue does not list, with words for people.
 
-    Empty where the venue could not be asked: then silence is judged by freshness alone.
+    Empty where the venue could not be asked: then silence is judged by freshness alone. None when its answer was to stay
+    away; all workers know of it then.
     """
     exchange = exchange_of(stream.exchange, stream.source)
     rest = Rest(stream.exchange, stream.rest_url, stream.proxy, exchange.limits.rest, budget, monotonic_s)
@@ -22,6 +23,8 @@ def unlisted(stream: Stream, budget: Budget) -> dict[str, str]:
         if answer.status != 200:
             return {}
         listed = exchange.listed(answer.body)
+    except VenueAsksUsAway:
+        return None
     except (VenueUnavailable, FrameRejected, BufferUnavailable):
         return {}
     return {

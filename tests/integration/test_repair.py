@@ -354,7 +354,7 @@ def test_a_venue_that_says_too_many_is_left_alone_by_everybody_for_as_long_as_it
 
 
 def test_a_run_that_has_the_time_waits_until_the_venue_may_be_asked_again(rig: Rig, venue: Venue) -> None:
-    wiring, made = binance(rig, venue, list(range(60)))
+    wiring, _ = binance(rig, venue, list(range(60)))
     wiring.budget.block("binance", 1.0)
     asked_s = time.monotonic()
     assert repair(wiring)["fetched"] == 30
