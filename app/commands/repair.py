@@ -29,7 +29,7 @@ def repair(market: str | None, dry_run: bool, as_json: bool) -> None:
     """
     wiring = wired()
     if dry_run:
-        missing = [one.says() for one in wiring.repairs.search.missing(market)]
+        missing = [one.says() for one in wiring.repairs.search.missing(market) if not one.given_up]
         if as_json:
             click.echo(json.dumps({"missing": missing}))
         else:

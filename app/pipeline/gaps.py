@@ -13,6 +13,8 @@ OPEN, PARTLY, REPAIRED, UNREPAIRABLE, UNKNOWABLE = "open", "partly", "repaired",
 STATES = (OPEN, PARTLY, REPAIRED, UNREPAIRABLE, UNKNOWABLE)
 #: A venue's REST may lag: what it lacks so long after a gap, it does not have.
 SETTLED_US = 3600 * 1_000_000
+#: Between the ids that are not stored and the venue's words on why.
+REMAIN = " remain: "
 
 Row = Mapping[str, Any]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from app.errors import FrameRejected
@@ -15,6 +15,14 @@ from app.store.stored import Row, Stored
 
 #: Clocks of hosts differ by less.
 SLACK_US = 3600 * 1_000_000
+
+#: What one thing that is missing is remembered by.
+Name = tuple[object, ...]
+
+
+def name_of(row: Row) -> Name:
+    """The name of a gap, or of the seam of a check."""
+    return tuple(row.get(part) for part in ("exchange", "symbol", "epoch", "number", "end_us"))
 
 
 class Missing(NamedTuple):
@@ -35,8 +43,18 @@ class Missing(NamedTuple):
         return "from_id" in self.row
 
     @property
-    def name(self) -> tuple[object, ...]:
-        return self.exchange, self.symbol, self.row.get("epoch"), self.row.get("number"), self.row.get("end_us")
+    def name(self) -> Name:
+        return name_of(self.row)
+
+    @property
+    def arrived(self) -> int:
+        """Of a gap, how many of its ids are stored."""
+        return int(self.row["to_id"]) - int(self.row["from_id"]) + 1 - gaps.size(self.runs)
+
+    @property
+    def given_up(self) -> bool:
+        """A gap that is not asked for any more; what comes late may still close it."""
+        return self.is_gap and gaps.closed(self.row)
 
     def says(self) -> dict[str, object]:
         """For people, and for `--json`."""
@@ -61,19 +79,24 @@ class Search:
         since_us: int = 0,
         also_gaps: Sequence[Row] = (),
         also_checks: Sequence[Row] = (),
+        leave: Callable[[Name], bool] = lambda name: False,
     ) -> list[Missing]:
-        """Everything open that ended at `since_us` or later, the oldest first; `also_...`: found a moment ago."""
+        """Everything not repaired that ended at `since_us` or later, the oldest first.
+
+        `also_...`: found a moment ago. `leave`: whether to look at this one another time.
+        """
 
         def chosen(row: Row) -> bool:
-            return row["exchange"] in self._exchanges and market in (None, f"{row['exchange']}/{row['symbol']}")
+            ours = row["exchange"] in self._exchanges and market in (None, f"{row['exchange']}/{row['symbol']}")
+            return ours and not leave(name_of(row))
 
-        holes = [gap for gap in self.gaps(TRADE, since_us, also_gaps) if chosen(gap) and not gaps.closed(gap)]
+        holes = [gap for gap in self.gaps(TRADE, since_us, also_gaps) if gap["state"] != gaps.REPAIRED and chosen(gap)]
         checks = [
             *self._stored.records("checks", since=("end_us", since_us), feed=TRADE, kind=SEAM, verdict=gaps.UNKNOWABLE),
             *self._stored.records("checks", since=("end_us", since_us), feed=TRADE, kind=gaps.REFETCH),
         ]
         seams = gaps.unknowable([*checks, *also_checks])
-        seams = [seam for seam in seams if chosen(seam) and not seam["asked"]]
+        seams = [seam for seam in seams if not seam["asked"] and chosen(seam)]
         found = self._of_gaps(holes) + self._of_seams(seams)
         return sorted(found, key=lambda one: int(one.row["after_us"] if one.is_gap else one.row["end_us"]))
 

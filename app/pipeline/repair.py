@@ -24,12 +24,14 @@ from app.model import ORDERBOOK, TRADE, Batch, Check, Repair
 from app.pipeline import found, gaps
 from app.pipeline.asking import Asking, Venue
 from app.pipeline.judging import REACH_US, Judging
-from app.pipeline.missing import Missing, Search
+from app.pipeline.missing import Missing, Name, Search
 from app.store.stored import Row, Stored
 
 #: A gap gets so many pages a run, so that a long one does not keep the others waiting.
 PAGES_A_RUN = 20
 PAUSE_FIRST_S, PAUSE_LAST_S = 10.0, 3600.0
+#: A gap that was given up is looked at so often, for what comes late out of a spool: well within the life of a segment.
+LATE_LOOK_S = 600.0
 #: Records that need no fetching are written at most so many a run.
 RECORDS_A_RUN = 500
 NO_PAST_BOOKS = "no venue tells past books: the next snapshot begins anew"
@@ -85,10 +87,10 @@ class Repairs:
         self._now_us, self._now_s, self._wait = wall_us, monotonic_s, wait
         self._step = step
         self._codec = BatchCodec()
-        self._pauses: dict[tuple[object, ...], tuple[int, float]] = {}
+        self._pauses: dict[Name, tuple[int, float]] = {}
         #: Walks along a seam that were interrupted go on here; runs of a gap's ids that the venue answered without.
-        self._left: dict[tuple[object, ...], Ask] = {}
-        self._lacking: dict[tuple[object, ...], dict[tuple[int, int], str]] = {}
+        self._left: dict[Name, Ask] = {}
+        self._lacking: dict[Name, dict[tuple[int, int], str]] = {}
         self._report = RepairReport()
 
     def run(
@@ -114,8 +116,9 @@ class Repairs:
             since_us = max(0, self._now_us() - REACH_US) if patient else 0
             judged_gaps, judged_checks = self._judge(market)
             self._close_books(market, since_us)
-            for missing in self.search.missing(market, since_us, judged_gaps, judged_checks):
-                if missing.exchange in report.waiting or (patient and self._paused(missing)):
+            leave = self._paused if patient else lambda name: False
+            for missing in self.search.missing(market, since_us, judged_gaps, judged_checks, leave):
+                if missing.exchange in report.waiting:
                     continue
                 if not asking.going():
                     break
@@ -167,8 +170,11 @@ class Repairs:
 
     def _try(self, missing: Missing, asking: Asking) -> None:
         """One thing, as far as it goes now."""
-        if missing.is_gap and not missing.runs:
-            self._settle_gap(missing, Walk())
+        if missing.given_up and missing.arrived <= missing.row["found"]:
+            self._pause(missing.name, longest_s=LATE_LOOK_S)
+            return
+        if missing.given_up or (missing.is_gap and not missing.runs):
+            self._settle_gap(missing, Walk(words=missing.row["detail"].partition(gaps.REMAIN)[2], gone=True))
             return
         venue = self._venues[missing.exchange]
         if venue.history is None:
@@ -263,7 +269,7 @@ class Repairs:
 
     def _settle_gap(self, missing: Missing, walk: Walk) -> None:
         gap, now_us, left = missing.row, self._now_us(), missing.runs
-        arrived = int(gap["to_id"]) - int(gap["from_id"]) + 1 - gaps.size(left)
+        arrived = missing.arrived
         if not left:
             state, detail = gaps.REPAIRED, ""
             self._lacking.pop(missing.name, None)
@@ -271,9 +277,9 @@ class Repairs:
             return  # what was pushed is counted when it is stored
         else:
             state = gaps.PARTLY if arrived else gaps.UNREPAIRABLE
-            detail = f"{gaps.words(left)} remain: {walk.words}"[:DETAIL_CHARS]
-            settled = walk.gone or now_us - gap["after_us"] >= gaps.SETTLED_US
-            if not settled and arrived <= gap["found"]:
+            detail = f"{gaps.words(left)}{gaps.REMAIN}{walk.words}"[:DETAIL_CHARS]
+            early = now_us - gap["after_us"] < gaps.SETTLED_US
+            if early and arrived <= gap["found"] and (gap["state"] == state or not walk.gone):
                 return  # a venue's REST may lag: it is asked again
         self._step("repair.before_verdict")
         repair = self._repair(gap, state, arrived, detail)
@@ -308,11 +314,11 @@ class Repairs:
             self._report.failed[stream] = "its Redis list is full"
         return taken
 
-    def _paused(self, missing: Missing) -> bool:
+    def _paused(self, name: Name) -> bool:
         now_s = self._now_s()
-        return any(now_s < self._pauses.get(name, (0, 0.0))[1] for name in ((missing.exchange,), missing.name))
+        return any(now_s < self._pauses.get(one, (0, 0.0))[1] for one in (name[:1], name))
 
-    def _pause(self, name: tuple[object, ...], at_least_s: float = 0.0) -> None:
+    def _pause(self, name: Name, at_least_s: float = 0.0, longest_s: float = PAUSE_LAST_S) -> None:
         tries = self._pauses.get(name, (0, 0.0))[0]
-        pause_s = max(at_least_s, min(PAUSE_FIRST_S * 2 ** min(tries, 20), PAUSE_LAST_S))
+        pause_s = max(at_least_s, min(PAUSE_FIRST_S * 2 ** min(tries, 20), longest_s))
         self._pauses[name] = tries + 1, self._now_s() + pause_s

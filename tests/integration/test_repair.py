@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -441,6 +442,37 @@ def test_a_gap_that_a_late_spool_fills_asks_nobody(rig: Rig, venue: Venue) -> No
     flush(wiring)
     assert [told["state"] for told in repaired(wiring)] == ["repaired"]
     assert made.asked == []
+
+
+def test_a_trade_that_comes_late_closes_the_gap_that_it_left_and_nobody_is_asked(rig: Rig, venue: Venue) -> None:
+    made = venue(BinanceServed(list(range(60)), 1000, 0), "binance", "btcusdt")
+    wiring = rig.wiring()
+    gap = Gap("btcusdt", TRADE, 3, "13", "13", 1, at_ms(12) * 1000, at_ms(14) * 1000, "missing_ids")
+    late = [event for i in (11, 12, 14, 13) for event in trades("btcusdt", range(i, i + 1))]
+    late = [msgspec.structs.replace(event, number=number) for number, event in enumerate(late, 1)]
+    lives(wiring, "binance", trades("btcusdt", range(1, 11)), late, gap=gap)
+    assert [(told["from_id"], told["state"], told["found"]) for told in repaired(wiring)] == [("13", "repaired", 1)]
+    assert made.asked == []
+
+
+def test_what_comes_after_its_gap_was_given_up_is_put_on_record_once(rig: Rig, venue: Venue) -> None:
+    wiring, made = binance(rig, venue, [])
+    made.instead = [(400, {}, b'{"code":-1121,"msg":"Invalid symbol."}')]
+    assert [told["state"] for told in repaired(wiring)] == ["unrepairable"]
+    asked = len(made.asked)
+    for part, state, remain in ((range(11, 31), "partly", "31..40"), (range(31, 41), "repaired", "")):
+        numbers = (Range("btcusdt", TRADE, part[0], part[-1]),)
+        batch = Batch(
+            "binance-0-trade", "binance", A, part[0], 1, numbers, tuple(trades("btcusdt", part, start=part[0]))
+        )
+        push(wiring, "binance-0-trade", batch)
+        flush(wiring)
+        words = f"{remain} remain: HTTP 400: Invalid symbol. (code -1121)" if remain else ""
+        settled = [(told["state"], told["found"], told["detail"]) for told in repaired(wiring)]
+        assert settled == [(state, part[-1] - 10, words)]
+    assert len(made.asked) == asked
+    assert [(gap["state"], gap["found"]) for gap in trade_gaps(wiring)] == [("repaired", 30)]
+    assert held(wiring) == list(range(1, 51))
 
 
 def test_what_comes_hours_after_it_was_fetched_and_archived_is_a_duplicate(rig: Rig, venue: Venue) -> None:
