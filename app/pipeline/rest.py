@@ -9,7 +9,7 @@ import httpx
 
 from app.buffer.budget import Budget
 from app.connection.backoff import DEFAULT_RETRY_AFTER_S, told_s
-from app.errors import VenueAsksUsAway, VenueUnavailable
+from app.errors import VenueUnavailable
 from app.exchanges.base import Pace
 
 TIMEOUT_S = 5.0
@@ -53,9 +53,9 @@ class Rest:
         return answer
 
     def stay_away(self, words: str, seconds: float) -> None:
-        """The venue wants to be left alone: every worker obeys. Raises: VenueAsksUsAway, always; BufferUnavailable."""
+        """The venue wants to be left alone: every worker obeys. Raises: VenueUnavailable, always; BufferUnavailable."""
         self._budget.block(self.venue, seconds)
-        raise VenueAsksUsAway(self.venue, f"{words}: nobody asks for {seconds:.0f} s", seconds)
+        raise VenueUnavailable(self.venue, f"{words}: nobody asks for {seconds:.0f} s", seconds)
 
     def _ask(self, path: str) -> tuple[Answer, str]:
         until_s = self._now_s() + ANSWER_S
