@@ -54,11 +54,14 @@ def market_option(context: click.Context, param: click.Parameter, value: str | N
 
 @click.command()
 @click.option("--market", metavar="EXCHANGE/SYMBOL", callback=market_option, help="Only this market.")
+@click.option("--feed", type=click.Choice(tuple(FEEDS)), help="Only books, or only trades.")
 @click.option("--since", type=Moment(), help="Only what ended at this time (UTC) or later, or 90s, 15m, 6h, 2d ago.")
 @click.option("--until", type=Moment(), help="Only what began before.")
 @click.option("--state", type=click.Choice(STATES), help="Only these.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/cli.md).")
-def gaps(market: str | None, since: int | None, until: int | None, state: str | None, as_json: bool) -> None:
+def gaps(
+    market: str | None, feed: str | None, since: int | None, until: int | None, state: str | None, as_json: bool
+) -> None:
     """List what is missing, the oldest first: holes in the venues' numbers, and seams of which nothing can be told.
 
     \b
@@ -75,6 +78,7 @@ def gaps(market: str | None, since: int | None, until: int | None, state: str | 
         row
         for row in listing(wiring)
         if market in (None, row["market"])
+        and (feed is None or row["feed"] == FEEDS[feed])
         and (since is None or row["after_us"] >= since)
         and (until is None or row["before_us"] < until)
         and state in (None, row["state"])
@@ -105,7 +109,7 @@ def listing(wiring: Wiring) -> list[dict[str, Any]]:
         {
             "market": f"{check['exchange']}/{check['symbol']}", "feed": check["feed"], "from_id": None, "to_id": None,
             "size": None, "before_us": check["start_us"], "after_us": check["end_us"], "cause": "seam",
-            "state": UNKNOWABLE, "found": 0, "detail": check["why"], "epoch": None, "number": None,
+            "state": UNKNOWABLE, "found": 0, "detail": check["why"], "epoch": check["epoch"], "number": None,
         }
         for check in unknowable(rows["checks"])
     ]  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from app.model import TRADE
-from app.pipeline.seams import SEAM, last_id
+from app.pipeline.seams import SEAM, SIDES, last_id
 
 REFETCH = "refetch"
 OPEN, PARTLY, REPAIRED, UNREPAIRABLE, UNKNOWABLE = "open", "partly", "repaired", "unrepairable", "unknowable"
@@ -50,7 +50,10 @@ def closed(gap: Row) -> bool:
 
 
 def unknowable(checks: Iterable[Row]) -> list[dict[str, Any]]:
-    """Seams of which nothing can be told and that no later fetch proved; `asked`: whether one was tried."""
+    """Seams of which nothing can be told and that no later fetch proved.
+
+    `asked`: whether one was tried; `why` in words; `epoch`: the one that begins there, None where the check does not say.
+    """
     fetched: dict[tuple[Any, ...], Row] = {}
     seams: dict[tuple[Any, ...], Row] = {}
     for check in checks:
@@ -62,7 +65,9 @@ def unknowable(checks: Iterable[Row]) -> list[dict[str, Any]]:
     for key, check in seams.items():
         again = fetched.get(key)
         if check["verdict"] == UNKNOWABLE and (again is None or again["verdict"] == UNKNOWABLE):
-            left.append({**check, "asked": again is not None, "why": (again or check)["detail"]})
+            named = SIDES.match(check["detail"])
+            why = again["detail"] if again else check["detail"][named.end() if named else 0 :]
+            left.append({**check, "asked": again is not None, "why": why, "epoch": named[1] if named else None})
     return sorted(left, key=lambda check: (check["end_us"], check["exchange"], check["symbol"], check["feed"]))
 
 

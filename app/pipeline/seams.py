@@ -20,7 +20,8 @@ import msgspec
 from app.model import TRADE, Check, Gap
 
 SEAM = "seam"
-_SIDES = re.compile(r"([0-9a-f]{32}) after ([0-9a-f]{32}): ")
+#: How the detail of a seam's check begins: the epochs after and before.
+SIDES = re.compile(r"([0-9a-f]{32}) after ([0-9a-f]{32}): ")
 #: A feed as one epoch carried it: (epoch, symbol, feed).
 Key = tuple[str, str, str]
 
@@ -151,7 +152,7 @@ def last_id(identity: str) -> int:
 
 def sides(detail: str) -> tuple[str, str]:
     """The epochs before and after the seam whose check has this detail. Raises: ValueError."""
-    named = _SIDES.match(detail)
+    named = SIDES.match(detail)
     if named is None:
         raise ValueError(f"not the detail of a seam: {detail[:80]}")
     return named[2], named[1]

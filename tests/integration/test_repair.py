@@ -520,7 +520,9 @@ def test_gaps_and_repair_by_hand(rig: Rig, venue: Venue, monkeypatch: pytest.Mon
     line = "binance/btcusdt  trades  11    40  30    2026-09-21 13:13:30.000  13:14:01.000  restart  open"
     code, told = collector(gaps_command.gaps)
     assert (code, told.splitlines()[1:]) == (0, [line, "1 open"])
-    code, told = collector(gaps_command.gaps, "--json", "--market", "binance/BTCUSDT", "--state", "open")
+    code, told = collector(
+        gaps_command.gaps, "--json", "--market", "binance/BTCUSDT", "--state", "open", "--feed", "trades"
+    )
     answer = json.loads(told)
     assert answer == {
         "gaps": [
@@ -535,6 +537,7 @@ def test_gaps_and_repair_by_hand(rig: Rig, venue: Venue, monkeypatch: pytest.Mon
     for narrowed in (
         ("--state", "repaired"),
         ("--market", "okx/BTC-USDT"),
+        ("--feed", "orderbook"),
         ("--since", "90s"),
         ("--until", "2026-09-21T13:13:30"),
     ):

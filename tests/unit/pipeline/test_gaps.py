@@ -47,6 +47,8 @@ def test_a_seam_is_unknowable_until_a_later_fetch_proves_it() -> None:
     tried = [*seams, check("refetch", "unknowable", 2)]
     assert [(one["asked"], one["why"]) for one in unknowable(tried)] == [(True, "refetch 2")]
     assert unknowable([*tried, check("refetch", "proved", 3)]) == []
+    named = {**seams[0], "detail": f"{'b' * 32} after {'a' * 32}: its ids cannot tell"}
+    assert [(one["epoch"], one["why"]) for one in unknowable([named])] == [("b" * 32, "its ids cannot tell")]
 
 
 @settings(deadline=None)
