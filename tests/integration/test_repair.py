@@ -94,6 +94,7 @@ def assert_whole(wiring: Wiring, server: ExchangeProcess) -> None:
             assert ids == list(range(ids[0], ids[-1] + 1)), exchange
 
 
+@pytest.mark.row("X9")
 @pytest.mark.timeout(90)
 def test_trades_that_a_venue_did_not_send_are_fetched_and_the_archive_has_no_hole(
     rig: Rig, exchange_server: Servers
@@ -135,6 +136,7 @@ def test_trades_that_a_venue_did_not_send_are_fetched_and_the_archive_has_no_hol
     assert (third["fetched"], third["requests"], third["closed"]) == (0, 0, [])
 
 
+@pytest.mark.row("X1")
 @pytest.mark.timeout(90)
 def test_what_a_restart_missed_is_seen_from_what_is_stored_alone_and_fetched(
     rig: Rig, exchange_server: Servers
@@ -345,6 +347,7 @@ def test_the_budget_of_a_venue_is_shared_by_all_who_repair(rig: Rig, venue: Venu
     assert len(made.asked) == 3
 
 
+@pytest.mark.row("X11")
 def test_a_venue_that_says_too_many_is_left_alone_by_everybody_for_as_long_as_it_says(rig: Rig, venue: Venue) -> None:
     wiring, made = binance(rig, venue, list(range(60)))
     made.instead = [(429, {"Retry-After": "60"}, b'{"code":-1003,"msg":"Too many requests"}')]
@@ -444,6 +447,7 @@ def test_a_gap_that_a_late_spool_fills_asks_nobody(rig: Rig, venue: Venue) -> No
     assert made.asked == []
 
 
+@pytest.mark.row("X8")
 def test_a_trade_that_comes_late_closes_the_gap_that_it_left_and_nobody_is_asked(rig: Rig, venue: Venue) -> None:
     made = venue(BinanceServed(list(range(60)), 1000, 0), "binance", "btcusdt")
     wiring = rig.wiring()
