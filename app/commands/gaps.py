@@ -17,7 +17,8 @@ from app.commands.settings import wired
 from app.errors import BufferUnavailable
 from app.exchanges import EXCHANGES
 from app.model import FEEDS
-from app.pipeline.gaps import STATES, UNKNOWABLE, states, unknowable
+from app.pipeline.gaps import REFETCH, STATES, UNKNOWABLE, states, unknowable
+from app.pipeline.seams import SEAM
 from app.wiring import Wiring
 
 _AGO = re.compile(r"(\d+)([smhd])")
@@ -76,7 +77,7 @@ def gaps(
     wiring = wired()
     found = [
         row
-        for row in listing(wiring)
+        for row in listing(wiring, since or 0)
         if market in (None, row["market"])
         and (feed is None or row["feed"] == FEEDS[feed])
         and (since is None or row["after_us"] >= since)
@@ -91,11 +92,20 @@ def gaps(
     click.echo(", ".join(f"{count} {name}" for name, count in totals.items() if count) or "no gaps")
 
 
-def listing(wiring: Wiring) -> list[dict[str, Any]]:
-    """Gaps and unknowable seams as `--json` shows them (docs/cli.md), by the time after them."""
+def listing(wiring: Wiring, since_us: int = 0) -> list[dict[str, Any]]:
+    """Gaps and unknowable seams that ended at `since_us` or later, as `--json` shows them (docs/cli.md), by that time."""
     waiting = _waiting(wiring)  # before the files: what is flushed meanwhile is seen at least once
     stored = wiring.stored
-    rows = {name: _united(name, waiting[name], stored.records(name)) for name in ("gaps", "repairs", "checks")}
+    ended = "end_us", since_us
+    known = {
+        "gaps": stored.records("gaps", since=("after_us", since_us)),
+        "repairs": stored.records("repairs", since=("found_us", since_us)),
+        "checks": [
+            *stored.records("checks", since=ended, kind=SEAM, verdict=UNKNOWABLE),
+            *stored.records("checks", since=ended, kind=REFETCH),
+        ],
+    }
+    rows = {name: _united(name, waiting[name], found) for name, found in known.items()}
     found = [
         {
             "market": f"{gap['exchange']}/{gap['symbol']}", "feed": gap["feed"], "from_id": gap["from_id"],
