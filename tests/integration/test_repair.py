@@ -366,6 +366,39 @@ def test_a_run_that_has_the_time_waits_until_the_venue_may_be_asked_again(rig: R
     assert [told["state"] for told in repaired(wiring)] == ["repaired"]
 
 
+class Silent(BinanceServed):
+    """It takes a question, and answers when the test is over."""
+
+    def __init__(self) -> None:
+        super().__init__([], 1000, 0)
+        self.taken, self.over = threading.Event(), threading.Event()
+
+    def reply(self, path: str, query: dict[str, str]) -> tuple[int, bytes]:
+        self.taken.set()
+        self.over.wait(30)
+        return super().reply(path, query)
+
+
+def test_a_stop_gives_up_a_question_that_is_not_answered_and_the_next_run_asks_again(rig: Rig, venue: Venue) -> None:
+    silent = Silent()
+    made = venue(silent, "binance", "btcusdt")
+    wiring = rig.wiring()
+    lives(wiring, "binance", trades("btcusdt", range(1, 11)), trades("btcusdt", range(41, 51)))
+    stop = threading.Event()
+    reports: list[dict[str, object]] = []
+    run = threading.Thread(target=lambda: reports.append(periodic.repair(wiring, stop, deadline_s=20, patient=False)))
+    run.start()
+    assert silent.taken.wait(20)
+    stop.set()
+    run.join(20)
+    silent.over.set()
+    assert [(report["failed"], report["requests"], report["closed"]) for report in reports] == [({}, 0, [])]
+    flush(wiring)
+    assert [gap["state"] for gap in trade_gaps(wiring)] == ["open"]
+    made.served.ids = list(range(60))
+    assert [told["state"] for told in repaired(wiring)] == ["repaired"]
+
+
 def test_after_a_failure_a_venue_is_left_alone_for_a_growing_pause(
     rig: Rig, venue: Venue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
