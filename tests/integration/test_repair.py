@@ -190,6 +190,34 @@ def test_what_a_restart_missed_is_seen_from_what_is_stored_alone_and_fetched(
         assert known == tape[venue][places[0] : places[1] + 1], "as the venue tells them, without a hole"
 
 
+@pytest.mark.timeout(90)
+def test_where_connections_overlapped_each_seam_is_proved_and_nothing_is_asked(
+    rig: Rig, exchange_server: Servers
+) -> None:
+    markets = {**MARKETS, "upbit": ["KRW-BTC"], "bybit": ["BTCUSDT"]}
+    server = exchange_server(rate=10)
+    rig.write(markets=markets, venues=server.venues, websocket={"rotate_secs": 2})
+    wiring = rig.wiring()
+
+    def rotated() -> bool:
+        states = wiring.board.states(list(wiring.streams)).values()
+        return len(states) == len(markets) and all(state["closes"].get("planned_rotation") for state in states)
+
+    with Collecting(wiring) as collecting:
+        until(rotated, "each stream renewed its connection", 30)
+        server.halt()
+        collecting.finish()
+    flush(wiring)
+    report = repair(wiring)
+    assert (report["requests"], report["failed"]) == (0, {})
+    checks = wiring.stored.records("checks")
+    assert {(check["exchange"], check["feed"]) for check in checks} == {
+        (exchange, feed) for exchange in markets for feed in ("orderbook", "trade")
+    }
+    assert {check["verdict"] for check in checks} == {"proved"}
+    assert listing(wiring) == []
+
+
 def _first_life(wiring: Wiring, row: dict[str, Any]) -> bool:
     """Whether a range is of the first epoch of its exchange."""
     opened = {e["opened_us"]: e["epoch"] for e in wiring.stored.records("epochs", exchange=row["exchange"])}
