@@ -99,14 +99,14 @@ def words(runs: Iterable[tuple[int, int]], most: int = 8) -> str:
     return ", ".join(named) + (f" and {size(found[most:])} more" if len(found) > most else "")
 
 
-def arrived(ranges: Iterable[Row], symbol: str) -> Iterator[tuple[int, int]]:
-    """The ids that epochs of kind `rest` brought and that are stored, of a feed whose ids count.
+def arrived(ranges: Iterable[Row]) -> Iterator[tuple[tuple[int, int], Row]]:
+    """The ids that epochs of kind `rest` brought and that are stored, of feeds whose ids count; each with its range.
 
     Each such epoch has consecutive ids and is stored whole, or its row says that something was quarantined.
     """
     for row in ranges:
-        if row["symbol"] == symbol and row["feed"] == TRADE and not row["quarantined"]:
-            yield span(row)
+        if row["feed"] == TRADE and not row["quarantined"]:
+            yield span(row), row
 
 
 def span(row: Row) -> tuple[int, int]:

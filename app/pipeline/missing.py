@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from app.errors import FrameRejected
@@ -18,6 +20,9 @@ SLACK_US = 3600 * 1_000_000
 
 #: What one thing that is missing is remembered by.
 Name = tuple[object, ...]
+#: Exchange and symbol; first and last id.
+Market = tuple[str, str]
+Run = tuple[int, int]
 
 
 def name_of(row: Row) -> Name:
@@ -80,24 +85,27 @@ class Search:
         also_gaps: Sequence[Row] = (),
         also_checks: Sequence[Row] = (),
         leave: Callable[[Name], bool] = lambda name: False,
+        at_most: int | None = None,
     ) -> list[Missing]:
         """Everything not repaired that ended at `since_us` or later, the oldest first.
 
-        `also_...`: found a moment ago. `leave`: whether to look at this one another time.
+        `also_...`: found a moment ago. `leave`: whether to look at this one another time. `at_most`: so many gaps that are
+        open, and so many that were given up.
         """
 
         def chosen(row: Row) -> bool:
             ours = row["exchange"] in self._exchanges and market in (None, f"{row['exchange']}/{row['symbol']}")
             return ours and not leave(name_of(row))
 
-        holes = [gap for gap in self.gaps(TRADE, since_us, also_gaps) if gap["state"] != gaps.REPAIRED and chosen(gap)]
+        left = [gap for gap in self.gaps(TRADE, since_us, also_gaps) if gap["state"] != gaps.REPAIRED and chosen(gap)]
+        open_, given_up = ([gap for gap in left if gaps.closed(gap) is closed][:at_most] for closed in (False, True))
         checks = [
             *self._stored.records("checks", since=("end_us", since_us), feed=TRADE, kind=SEAM, verdict=gaps.UNKNOWABLE),
             *self._stored.records("checks", since=("end_us", since_us), feed=TRADE, kind=gaps.REFETCH),
         ]
         seams = gaps.unknowable([*checks, *also_checks])
         seams = [seam for seam in seams if not seam["asked"] and chosen(seam)]
-        found = self._of_gaps(holes) + self._of_seams(seams)
+        found = self._of_gaps([*open_, *given_up]) + self._of_seams(seams[:at_most])
         return sorted(found, key=lambda one: int(one.row["after_us"] if one.is_gap else one.row["end_us"]))
 
     def gaps(self, feed: str, since_us: int, also: Sequence[Row] = ()) -> list[Row]:
@@ -116,25 +124,39 @@ class Search:
             for row in self._stored.records("epochs")
             if row.get("kind") == "rest" and row["exchange"] in exchanges and row["opened_us"] >= since_us
         }
-        ranges = self._stored.ranges(rest)
-        return [self._of_gap(gap, [r for r in ranges if r["exchange"] == gap["exchange"]], rest) for gap in holes]
+        fetched: dict[Market, list[tuple[Run, str]]] = {}
+        for run, row in gaps.arrived(self._stored.ranges(rest)):
+            fetched.setdefault((row["exchange"], row["symbol"]), []).append((run, row["epoch"]))
+        by_market: dict[Market, list[Row]] = {}
+        for gap in holes:
+            by_market.setdefault((gap["exchange"], gap["symbol"]), []).append(gap)
+        return [
+            one
+            for market, its in by_market.items()
+            for one in self._of_market(market, its, fetched.get(market, []), rest)
+        ]
 
-    def _of_gap(self, gap: Row, ranges: list[Row], rest: Mapping[str, Row]) -> Missing:
-        first, last, symbol = int(gap["from_id"]), int(gap["to_id"]), gap["symbol"]
-        spans = [*gaps.arrived(ranges, symbol), *self._came_late(gap["exchange"], symbol, first, last)]
-        left = gaps.runs_left(first, last, spans)
-        by = [rest[r["epoch"]] for r in ranges if r["symbol"] == symbol and gaps.overlap(gaps.span(r), (first, last))]
-        exchange = self._exchanges[gap["exchange"]]
-        wanted = (
-            Between(exchange.delivered(symbol), str(a - 1), str(b + 1), gap["before_us"], gap["after_us"])
-            for a, b in left
-        )
-        newest = max(by, key=lambda row: int(row["opened_us"]), default=None)
-        return Missing(gap["exchange"], symbol, gap, tuple(wanted), tuple(left), newest)
+    def _of_market(
+        self, market: Market, holes: list[Row], fetched: list[tuple[Run, str]], rest: Mapping[str, Row]
+    ) -> Iterator[Missing]:
+        """`holes` of one market, less what was `fetched` and what came late."""
+        (name, symbol), exchange = market, self._exchanges[market[0]]
+        ends = [(int(gap["from_id"]), int(gap["to_id"])) for gap in holes]
+        by = [[one for one in fetched if gaps.overlap(one[0], hole)] for hole in ends]
+        lacking = [gaps.runs_left(*hole, (run for run, _ in its)) for hole, its in zip(ends, by, strict=True)]
+        late = sorted(self._came_late(name, symbol, [run for runs in lacking for run in runs]), key=itemgetter(1))
+        for gap, hole, its in zip(holes, ends, by, strict=True):
+            left = gaps.runs_left(*hole, [*(run for run, _ in its), *_ending_in(hole, late)])
+            wanted = (
+                Between(exchange.delivered(symbol), str(a - 1), str(b + 1), gap["before_us"], gap["after_us"])
+                for a, b in left
+            )
+            newest = max((rest[epoch] for _, epoch in its), key=lambda row: int(row["opened_us"]), default=None)
+            yield Missing(name, symbol, gap, tuple(wanted), tuple(left), newest)
 
-    def _came_late(self, exchange: str, symbol: str, first: int, last: int) -> Iterator[tuple[int, int]]:
-        """The ids of first..last for which trades of the kept segments stand, whichever way they came."""
-        for identity, text in self._stored.counted_trades(exchange, symbol, first, last).items():
+    def _came_late(self, exchange: str, symbol: str, runs: list[Run]) -> Iterator[Run]:
+        """The ids of trades of the kept segments whose identity is in one of `runs`, whichever way they came."""
+        for identity, text in self._stored.counted_trades(exchange, symbol, runs).items():
             try:
                 if span := self._exchanges[exchange].dense_span(identity, text):
                     yield span
@@ -161,3 +183,8 @@ class Search:
             )  # fmt: skip
             found.append(Missing(exchange, symbol, check, (between,)))
         return found
+
+
+def _ending_in(run: Run, spans: list[Run]) -> list[Run]:
+    """Those of `spans`, ascending by their last id, that end in `run`."""
+    return spans[bisect_left(spans, run[0], key=itemgetter(1)) : bisect_right(spans, run[1], key=itemgetter(1))]

@@ -32,6 +32,8 @@ PAGES_A_RUN = 20
 PAUSE_FIRST_S, PAUSE_LAST_S = 10.0, 3600.0
 #: A gap that was given up is looked at so often, for what comes late out of a spool: well within the life of a segment.
 LATE_LOOK_S = 600.0
+#: So many gaps of a kind are looked up in a run; those that wait longest come first.
+GAPS_A_RUN = 500
 #: Records that need no fetching are written at most so many a run.
 RECORDS_A_RUN = 500
 NO_PAST_BOOKS = "no venue tells past books: the next snapshot begins anew"
@@ -116,8 +118,8 @@ class Repairs:
             since_us = max(0, self._now_us() - REACH_US) if patient else 0
             judged_gaps, judged_checks = self._judge(market)
             self._close_books(market, since_us)
-            leave = self._paused if patient else lambda name: False
-            for missing in self.search.missing(market, since_us, judged_gaps, judged_checks, leave):
+            which = (self._paused, GAPS_A_RUN) if patient else ()
+            for missing in self.search.missing(market, since_us, judged_gaps, judged_checks, *which):
                 if missing.exchange in report.waiting:
                     continue
                 if not asking.going():

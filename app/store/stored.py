@@ -7,11 +7,11 @@ twice is told by its key.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Connection, Executable, Select, select, text
 from sqlalchemy.exc import DatabaseError
 
 from app.store.engine import readonly
@@ -20,7 +20,7 @@ from app.store.schema import ROWS, SEGMENT_RECORDS
 from app.store.segment import as_written
 
 Row = dict[str, Any]
-_Query = Callable[[Connection], Select[Any] | None]
+_Query = Callable[[Connection], Executable | None]
 #: SQLite's bound on parameters is higher.
 _CHUNK = 500
 
@@ -73,19 +73,31 @@ class Stored:
                 found.update((row[0], row[1]) for row in rows)
         return found
 
-    def counted_trades(self, exchange: str, symbol: str, first: int, last: int) -> dict[str, str]:
-        """Those trades of the kept segments whose identity is a number of first..last: identity -> text.
+    def counted_trades(self, exchange: str, symbol: str, runs: Iterable[tuple[int, int]]) -> dict[str, str]:
+        """Those trades of the kept segments whose identity is a number of one of `runs` (first, last): identity -> text.
 
         Numbers of as many digits are in the order of their text, so that the unique index finds them.
         """
-        table = ROWS["trade"]
-        identity = table.c.exchange_sequence_id
-        query = select(identity, table.c.data).filter_by(exchange=exchange, symbol=symbol)
+        ends = [
+            (str(max(first, 10 ** (digits - 1))), str(min(last, 10**digits - 1)))
+            for first, last in runs
+            for digits in range(len(str(first)), len(str(last)) + 1)
+        ]
         found: dict[str, str] = {}
-        for digits in range(len(str(first)), len(str(last)) + 1):
-            ends = str(max(first, 10 ** (digits - 1))), str(min(last, 10**digits - 1))
-            narrowed = query.where(identity.between(*ends), func.length(identity) == digits)
-            for rows in self._kept(lambda c, narrowed=narrowed: narrowed):  # type: ignore[misc]
+        for start in range(0, len(ends), _CHUNK):
+            part = ends[start : start + _CHUNK]
+            values = ", ".join(f"(:low{n}, :high{n})" for n in range(len(part)))
+            # CROSS: each run is looked up in the index, and not each row compared with the runs.
+            query = text(
+                f"WITH runs (low, high) AS (VALUES {values}) SELECT t.exchange_sequence_id, t.data"
+                f" FROM runs CROSS JOIN {ROWS['trade'].name} AS t WHERE t.exchange = :exchange AND t.symbol = :symbol"
+                " AND t.exchange_sequence_id BETWEEN low AND high AND length(t.exchange_sequence_id) = length(low)"
+            ).bindparams(
+                exchange=exchange,
+                symbol=symbol,
+                **{f"{end}{n}": pair[i] for n, pair in enumerate(part) for i, end in enumerate(("low", "high"))},
+            )
+            for rows in self._kept(lambda c, query=query: query):  # type: ignore[misc]
                 found.update((row[0], row[1]) for row in rows)
         return found
 

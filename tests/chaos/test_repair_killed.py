@@ -82,7 +82,7 @@ def test_killed_at_any_boundary_a_repair_comes_to_the_same_end(
 
 
 def _assert_whole(wiring: Wiring, killed: str) -> None:
-    assert sorted(map(int, wiring.stored.counted_trades("binance", "btcusdt", 1, 800))) == IDS, killed
+    assert sorted(map(int, wiring.stored.counted_trades("binance", "btcusdt", [(1, 800)]))) == IDS, killed
     newest = {r["from_id"]: r for r in _states(wiring)}
     assert {at: (r["state"], r["found"]) for at, r in newest.items()} == {
         "11": ("repaired", 600), "621": ("repaired", 70), "697": ("partly", 13),

@@ -461,6 +461,29 @@ def paced(wiring: Wiring, per_s: float, burst: int) -> None:
         at.rest._pace = Pace(per_s, burst)
 
 
+def test_where_more_is_missing_than_a_run_looks_at_each_gap_has_its_turn(
+    rig: Rig, venue: Venue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.pipeline.repair.GAPS_A_RUN", 1)
+    monkeypatch.setattr("app.wiring.wall_us", lambda: at_ms(60) * 1000)
+    made = venue(BinanceServed([], 1000, 0), "binance", "btcusdt")
+    made.instead = [(400, {}, b'{"code":-1121,"msg":"Invalid symbol."}')] * 3
+    wiring = rig.wiring()
+    for epoch, ids in enumerate((range(1, 11), range(21, 31), range(41, 51), range(56, 60))):
+        numbers = (Range("btcusdt", TRADE, 1, len(ids)),)
+        events = tuple(trades("btcusdt", ids))
+        end = EpochEnd(events[-1].received_us, "stop", numbers)
+        opened_us = events[0].received_us - 1
+        push(wiring, "b-0", Batch("b-0", "binance", f"{epoch:032x}", 1, opened_us, numbers, events, end=end))
+    flush(wiring)
+    settled = []
+    for _ in range(9):
+        settled += wiring.repairs.run(deadline_s=20).closed
+        flush(wiring)
+    assert [told["from_id"] for told in settled] == ["11", "31", "51"]
+    assert {gap["state"] for gap in trade_gaps(wiring)} == {"unrepairable"}
+
+
 def test_where_single_trades_of_binance_are_not_served_aggregates_stand_for_them(rig: Rig, venue: Venue) -> None:
     made = venue(BinanceServed(list(range(60)), 1000, 0, single=False), "binance", "btcusdt")
     wiring = rig.wiring()

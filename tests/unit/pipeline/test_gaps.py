@@ -72,5 +72,6 @@ def test_runs_are_told_in_words() -> None:
 
 def test_ids_arrived_with_the_epochs_that_fetched_them_and_not_where_one_was_quarantined() -> None:
     told = {"symbol": "s", "feed": "trade", "quarantined": 0, "first_id": "5", "last_id": "9-12"}
-    rows = [told, {**told, "first_id": "20-21", "last_id": "22"}, {**told, "quarantined": 1}, {**told, "symbol": "t"}]
-    assert list(arrived(rows, "s")) == [(5, 12), (20, 22)]
+    more = {**told, "first_id": "20-21", "last_id": "22"}
+    rows = [told, more, {**told, "quarantined": 1}, {**told, "feed": "orderbook"}]
+    assert list(arrived(rows)) == [((5, 12), told), ((20, 22), more)]

@@ -120,8 +120,8 @@ def test_trades_are_found_by_their_identity(house: House) -> None:
     house.store(batch(2, [event(5, "11")], epoch=A))
     assert house.stored.trades("binance", "btcusdt", ["10", "11", "7"]) == {"10": '{"t":10}', "11": '{"t":11}'}
     assert house.stored.trades("binance", "ethusdt", ["10"]) == {}
-    assert sorted(house.stored.counted_trades("binance", "btcusdt", 9, 11)) == ["10", "11", "9"]
-    assert sorted(house.stored.counted_trades("binance", "btcusdt", 12, 99)) == []
+    assert sorted(house.stored.counted_trades("binance", "btcusdt", [(9, 11)])) == ["10", "11", "9"]
+    assert sorted(house.stored.counted_trades("binance", "btcusdt", [(12, 99), (101, 999)])) == []
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -131,5 +131,5 @@ def test_numbers_are_found_whatever_their_digits(
 ) -> None:
     house = House(tmp_path_factory.mktemp("digits"))
     house.store(batch(1, [event(n, str(i)) for n, i in enumerate(sorted(ids), 1)], epoch=A))
-    found = house.stored.counted_trades("binance", "btcusdt", first, first + width)
+    found = house.stored.counted_trades("binance", "btcusdt", [(first, first + width)])
     assert {int(identity) for identity in found} == {i for i in ids if first <= i <= first + width}
