@@ -10,8 +10,8 @@ import redis
 from app.buffer.client import answering, script
 from app.codec import events_in, identity
 
-#: Elements that are read at a time where a whole list is.
-PIECE = 50
+#: Elements that are looked at in one question.
+WAITING_AT_ONCE = 100
 
 
 class Depth(NamedTuple):
@@ -51,6 +51,18 @@ class EventBuffer:
         with answering():
             return cast(list[bytes], self._head(keys=self._keys(stream)[:1], args=[max_batches, max_bytes]))
 
+    def waiting(self, stream: str) -> Iterator[bytes]:
+        """Every element of a list, left where it is, the newest first: counted from that end, none is passed over while
+        others are acknowledged at the head; one may come twice while others are pushed. Raises: BufferUnavailable."""
+        at = 0
+        while True:
+            with answering():
+                part = cast(list[bytes], self._redis.lrange(self._keys(stream)[0], -at - WAITING_AT_ONCE, -at - 1))
+            yield from reversed(part)
+            if len(part) < WAITING_AT_ONCE:
+                return
+            at += len(part)
+
     def acknowledge(self, stream: str, elements: Sequence[bytes]) -> int:
         """Remove `elements` from the head, only while they are what stands there. Returns how many were removed.
 
@@ -61,19 +73,6 @@ class EventBuffer:
             args += [identity(element), events_in(element)]
         with answering():
             return cast(int, self._ack(keys=self._keys(stream), args=args))
-
-    def waiting(self, stream: str) -> Iterator[bytes]:
-        """Every element of a list, left where it is; in pieces, from the newest to the oldest, so that what a flush takes
-        off the head meanwhile makes none be passed over (some may come twice). Raises: BufferUnavailable."""
-        key = self._keys(stream)[0]
-        with answering():
-            end = self._redis.llen(key)
-        while end > 0:
-            begin = max(0, end - PIECE)
-            with answering():
-                elements = cast(list[bytes], self._redis.lrange(key, begin, end - 1))
-            yield from elements
-            end = begin
 
     def depths(self) -> list[Depth]:
         """Every list that is not empty, by stream name. Raises: BufferUnavailable."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from app.model import UNDECODED, Batch, Gap, Quarantined
 from app.pipeline.survey import Survey
-from app.quality.balance import Difference
+from app.quality.balance import Difference, open_ended
 from app.store.reading import gaps_and_quarantined
 from app.wiring import Wiring
 
@@ -20,9 +20,11 @@ class Reasons:
     def __init__(self, wiring: Wiring, read: Survey) -> None:
         self._found: dict[str, set[_Reason]] = {}
         self._explained: dict[str, int] = {}
-        for x in read.records.losses:
-            name = f"{x.exchange}/{x.symbol} {x.feed}"
-            self._found.setdefault(name, set()).add((x.start_us, x.end_us, x.size, f"{x.epoch} loss {x.first}"))
+        for (epoch, *_), (runs, losses) in read.records.by_key().items():
+            for x in losses:
+                if x.size is not None or open_ended(read.records.epochs.get(epoch), x, runs, losses):
+                    name = f"{x.exchange}/{x.symbol} {x.feed}"
+                    self._found.setdefault(name, set()).add((x.start_us, x.end_us, x.size, f"{epoch} loss {x.first}"))
         files = [(one.path, one.settled) for one in read.segments if one.path.exists()]
         for exchange, symbol, feed, start_us, end_us, size, name in gaps_and_quarantined(
             [*files, (wiring.ledger.path, False)]

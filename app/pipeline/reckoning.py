@@ -63,9 +63,8 @@ def going(wiring: Wiring, read: Survey) -> Going:
     """What the board says of the streams that `read` knows. Raises: BufferUnavailable."""
     names = sorted({epoch.stream for epoch in read.records.epochs.values()} | set(wiring.streams))
     states = wiring.board.states(names)
-    shown = [one for state in states.values() for one in (state, state.get("successor")) if one]
     planned = {
         name: {(symbol, feed) for symbol in stream.subscription.symbols for feed in stream.subscription.feeds}
         for name, stream in wiring.streams.items()
     }
-    return Going({str(one["epoch"]) for one in shown}, wiring.board.leased(names) | set(states), planned)
+    return Going({str(state["epoch"]) for state in states.values()}, wiring.board.leased(names) | set(states), planned)

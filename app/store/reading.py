@@ -16,6 +16,8 @@ from app.store.schema import ROWS
 Row = dict[str, Any]
 #: exchange, symbol, feed
 Market = tuple[str, str, str]
+#: Connections whose end is not on record; what was found out or fetched later has none.
+_ENDLESS = "ended_us IS NULL AND kind = 'stream'"
 
 
 @dataclass
@@ -58,11 +60,11 @@ def read_ledger(path: Path, *, epochs: Iterable[str] | None = None, count: bool 
         connection.exec_driver_sql("BEGIN")
         chosen = None
         if epochs is not None:
-            endless = connection.exec_driver_sql("SELECT epoch FROM epochs WHERE ended_us IS NULL")
+            endless = connection.exec_driver_sql(f"SELECT epoch FROM epochs WHERE {_ENDLESS}")
             chosen = sorted({*epochs, *(epoch for (epoch,) in endless)})
         told = _records(connection, chosen, count=count)
         if chosen is not None:
-            query = "SELECT * FROM epochs WHERE stream IN (SELECT stream FROM epochs WHERE ended_us IS NULL)"
+            query = f"SELECT * FROM epochs WHERE stream IN (SELECT stream FROM epochs WHERE {_ENDLESS})"
             others = [dict(row._mapping) for row in connection.exec_driver_sql(query)]
             told.neighbours = [{**row, "last_numbers": None} for row in others if row["epoch"] not in set(chosen)]
         told.states = {

@@ -301,9 +301,9 @@ def held(rig: Rig) -> Held:
     return found
 
 
-def audited(rig: Rig) -> list[Difference]:
-    """What the application's own audit finds wrong, read deep; connections without an end are for the reckoning."""
-    found = audit(rig.wiring(), deep=True).differences
+def audited(rig: Rig, *, deep: bool = True) -> list[Difference]:
+    """What the application's own audit finds wrong; connections without an end are for the reckoning."""
+    found = audit(rig.wiring(), deep=deep).differences
     return [difference for difference in found if not difference.what.startswith("stream ")]
 
 

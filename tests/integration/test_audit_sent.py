@@ -124,6 +124,24 @@ def test_what_is_missing_inside_a_loss_a_gap_or_a_quarantined_frame_is_explained
         assert (report.explained, report.missing, differences) == (2, 0, [])
 
 
+def test_an_unclean_end_explains_what_is_missing_until_the_connection_says_its_end(
+    wiring: Wiring, tmp_path: Path
+) -> None:
+    lines = opened(), *map(line, (1, 2, 3, 4)), closed()
+    unclean = Loss("btcusdt", TRADE, 3, 3, None, OPENED_US + 1, OPENED_US + 9, "unclean_end")
+    end = EpochEnd(OPENED_US + 1, "unclean_end", (Range("btcusdt", TRADE, 1, 2),))
+    finding = batch(2**62, [], end=end, losses=[unclean], kind="finding")
+    for made in (batch(1, [event(1), event(2)]), finding):
+        assert wiring.buffer.push(STREAM, BatchCodec().encode(made)) is not None
+    assert periodic.flush(wiring, NEVER)["failed"] == {}
+    report, differences = compared(wiring, tmp_path, *lines)
+    assert (report.explained, report.missing, differences) == (2, 0, [])
+    said = batch(2, [], end=EpochEnd(OPENED_US + 9, "stop", end.last_numbers))
+    assert wiring.buffer.push(STREAM, BatchCodec().encode(said)) is not None
+    report, differences = compared(wiring, tmp_path, *lines)
+    assert (report.explained, report.missing, len(differences)) == (0, 2, 1)
+
+
 def test_more_missing_than_declared_is_named_and_so_is_what_lies_outside(wiring: Wiring, tmp_path: Path) -> None:
     received(wiring, [event(1), event(4)], losses=[_loss(1)])
     report, differences = compared(wiring, tmp_path, opened(), *map(line, (1, 2, 3, 4)), closed())

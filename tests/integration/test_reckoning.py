@@ -87,6 +87,9 @@ def test_an_epoch_whose_process_died_is_ended_once_it_has_a_successor(wiring: Wi
     push(wiring, later(1, 1, 2))
     assert reckon(wiring) == NOTHING, "the successor is not stored yet"
     flush(wiring)
+    going_on(wiring, A)
+    assert reckon(wiring) == NOTHING, "it says itself that it goes on: the clock of the other was wrong"
+    going_on(wiring, B)
     assert reckon(wiring) == UNCLEAN
     flush(wiring)
     assert reckon(wiring) == NOTHING

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.buffer.client import connect
-from app.buffer.events import PIECE, Depth, EventBuffer
+from app.buffer.events import Depth, EventBuffer
 from app.codec import BatchCodec, events_in
 from app.errors import BufferUnavailable
 from tests.support.batches import batch, event
@@ -286,19 +286,17 @@ def test_a_redis_out_of_memory_is_unavailable_and_nothing_moved(own_redis: Redis
     assert buffer.depths() == []
 
 
-def test_a_list_is_read_whole_though_a_flush_takes_from_its_head_meanwhile(lists: Callable[..., Lists]) -> None:
-    """What is passed over would look lost; what comes twice does no harm."""
-    held = lists()
-    pushed = [element(number) for number in range(1, 4 * PIECE)]
-    for one in pushed:
-        assert held.buffer.push(STREAM, one) is not None
-    seen, taken = set(), []
-    for count, one in enumerate(held.buffer.waiting(STREAM)):
-        seen.add(one)
-        if count % PIECE == PIECE // 2:
-            head = held.buffer.head(STREAM, 30, 10**9)
-            assert held.buffer.acknowledge(STREAM, head) == 30
-            taken += head
-            assert held.buffer.push(STREAM, element(1000 + count)) is not None
-    assert seen | set(taken) == set(pushed)
-    assert list(held.buffer.waiting("nobody-0-trade")) == []
+def test_what_waits_is_seen_whole_while_others_take_and_add(lists: Callable[..., Lists]) -> None:
+    buffer = lists().buffer
+    elements = [element(number) for number in range(1, 251)]
+    for one in elements:
+        buffer.push(STREAM, one)
+    seen = []
+    for number, one in enumerate(buffer.waiting(STREAM)):
+        seen.append(one)
+        if number == 120:
+            buffer.acknowledge(STREAM, elements[:30])
+            buffer.push(STREAM, element(251))
+    assert set(seen) == set(elements[30:])
+    assert seen[:120] == elements[:-121:-1], "the newest first"
+    assert list(buffer.waiting("okx-1-trade")) == []

@@ -92,11 +92,17 @@ def test_a_loss_of_unknown_extent_names_no_number(tmp_path: Path) -> None:
 
 
 def test_a_loss_of_unknown_extent_gives_way_to_the_known_one_that_begins_there(tmp_path: Path) -> None:
-    segment = segments.opened(tmp_path)
     unclean = Loss("btcusdt", TRADE, 2, 2, None, OPENED_US + 1, END_US, "unclean_end")
-    segments.stored(segment, batch(1, [event(1)]), batch(2**62, [], losses=[unclean]))
-    segments.stored(segment, batch(3, [event(4)]))
-    assert losses(segment.path) == [("btcusdt", TRADE, 2, 3, 2, OPENED_US + 1, OPENED_US + 4, "buffer_lost")]
+    batches = batch(1, [event(1)]), batch(2**62, [], losses=[unclean]), batch(3, [event(4)])
+    at_once, segment = segments.opened(tmp_path, 1), segments.opened(tmp_path, 2)
+    segments.stored(at_once, *batches)
+    segments.stored(segment, *batches[:2])
+    segments.stored(segment, batches[2])
+    assert (
+        losses(at_once.path)
+        == losses(segment.path)
+        == [("btcusdt", TRADE, 2, 3, 2, OPENED_US + 1, OPENED_US + 4, "buffer_lost")]
+    )
 
 
 def test_what_comes_back_after_it_was_declared_is_stored_all_the_same(tmp_path: Path) -> None:
