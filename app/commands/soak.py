@@ -61,7 +61,8 @@ def soak(minutes: float, rate: float, seed: int, as_json: bool, keep: Path | Non
         click.echo(
             f"{t.sent:,} events sent, {result.archived:,} archived and read again, {t.duplicates:,} sent again,"
             f" {t.explained:,} inside losses and gaps ({t.lost:,} declared, {t.unknown_losses:,} of unknown extent),"
-            f" {t.unread:,} unread at the end of broken connections; {len(result.strikes)} faults"
+            f" {t.unread:,} unread at the end of broken connections, {t.refetched:,} asked for later;"
+            f" {len(result.strikes)} faults"
         )
         for d in result.differences[:20]:
             click.echo(f"{d.what}: {d.where}: {d.why}")

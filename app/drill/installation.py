@@ -240,7 +240,7 @@ class Installation(Rehearsal):
     def _told(self, status: dict[str, Any], found: Audit) -> Account:
         sent = {venue: sum(feeds.values()) for venue, feeds in status["sent"].items()}
         assert found.sent is not None
-        total = figures(found.balances, sum(sent.values()), found.sent.explained, found.sent.unread)
+        total = figures(found.balances, sum(sent.values()), found.sent)
         venues = {
             venue: figures([b for b in found.balances if b.exchange == venue], sent.get(venue, 0))
             for venue in self.markets

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from app.buffer.events import Depth
 from app.clock import monotonic_s, wall_us
 from app.drill.installation import Broken, Installation
 from app.drill.verdict import Seen
@@ -51,12 +52,13 @@ def stream_stopped(site: Installation) -> Seen:
 def something_waits(site: Installation) -> Iterator[int]:
     """No flush runs until events of every stream wait in Redis; yields how many, and then flushes may run again."""
     standing = site.wiring.lease("lock:flush", 60.0)
+
+    def enough(depths: list[Depth]) -> bool:
+        return {d.stream for d in depths} >= set(site.names()) and sum(d.events for d in depths) > ENOUGH
+
     site.wait(standing.acquire, "the flush stands still")
     try:
-        site.wait(
-            lambda: len(site.wiring.buffer.depths()) == len(site.names()) and _waiting(site) > ENOUGH,
-            "events wait in Redis",
-        )
+        site.wait(lambda: enough(site.wiring.buffer.depths()), "events wait in Redis")
         yield _waiting(site)
     finally:
         standing.release()

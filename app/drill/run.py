@@ -163,7 +163,8 @@ def table(report: Report) -> list[str]:
     lines.append(
         f"{t.sent:,} events sent, {report.archived:,} archived and read again, {t.duplicates:,} duplicates,"
         f" {t.quarantined:,} quarantined, {t.lost:,} declared lost, {t.unknown_losses:,} losses of unknown extent,"
-        f" {t.explained:,} inside losses and gaps, {t.unread:,} unread at the end of broken connections"
+        f" {t.explained:,} inside losses and gaps, {t.unread:,} unread at the end of broken connections,"
+        f" {t.refetched:,} asked for later"
     )
     lines += [f"NOT balanced: {d.what}: {d.where}: {d.why}" for d in report.differences[:20]]
     counts = report.as_dict()

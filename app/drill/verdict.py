@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from app.drill.catalogue import ALL, ARCHIVE, LOST, QUARANTINED, UNREAD, Row
+from app.pipeline.sent import SentReport
 from app.quality.balance import Balance, Difference
 
 KEPT, BROKEN, TEST_ONLY = "kept", "broken", "test only"
@@ -29,6 +30,8 @@ class Figures:
     #: everybody together only.
     explained: int = 0
     unread: int = 0
+    #: Stored although no connection brought them: asked for later. Of everybody together only.
+    refetched: int = 0
 
     def __sub__(self, before: Figures) -> Figures:
         return Figures(**{f.name: getattr(self, f.name) - getattr(before, f.name) for f in fields(self)})
@@ -63,8 +66,8 @@ class Verdict:
         return {**told, "recovered_s": None if self.recovered_s is None else round(self.recovered_s, 1)}
 
 
-def figures(balances: Iterable[Balance], sent: int, explained: int = 0, unread: int = 0) -> Figures:
-    """The sum of `balances`."""
+def figures(balances: Iterable[Balance], sent: int, report: SentReport | None = None) -> Figures:
+    """The sum of `balances`; with what the audit found out about everything sent, where it is about everybody."""
     found = list(balances)
     return Figures(
         sent=sent,
@@ -73,8 +76,7 @@ def figures(balances: Iterable[Balance], sent: int, explained: int = 0, unread: 
             name: sum(getattr(b, name) for b in found)
             for name in ("duplicates", "quarantined", "lost", "unknown_losses")
         },
-        explained=explained,
-        unread=unread,
+        **({name: getattr(report, name) for name in ("explained", "unread", "refetched")} if report else {}),
     )
 
 

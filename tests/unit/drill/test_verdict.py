@@ -6,6 +6,7 @@ import pytest
 
 from app.drill.catalogue import BY_ID
 from app.drill.verdict import BROKEN, KEPT, Figures, Seen, figures, judge, mine, only_tested
+from app.pipeline.sent import SentReport
 from app.quality.balance import Balance, Difference
 
 FINE = Figures(sent=100, stored=98, duplicates=2)
@@ -61,9 +62,9 @@ def test_figures_are_summed_over_balances_and_subtracted_field_by_field() -> Non
         Balance("binance", "btcusdt", "trade", received=9, segments=3, archived=4, duplicates=1, lost=1),
         Balance("okx", "BTC-USDT", "trade", received=3, archived=1, quarantined=1, unknown_losses=1),
     ]
-    found = figures(balances, 20, 5, 2)
-    assert found == Figures(20, 8, 1, 1, 1, 1, 5, 2)
-    assert found - Figures(10, 8, 1, 0, 0, 1, 5, 0) == Figures(10, 0, 0, 1, 1, 0, 0, 2)
+    found = figures(balances, 20, SentReport(explained=5, unread=2, refetched=3))
+    assert found == Figures(20, 8, 1, 1, 1, 1, 5, 2, 3)
+    assert found - Figures(10, 8, 1, 0, 0, 1, 5, 0) == Figures(10, 0, 0, 1, 1, 0, 0, 2, 3)
 
 
 def test_what_is_only_tested_says_why() -> None:
