@@ -105,7 +105,7 @@ def _freeze_at(site: Installation, place: Place) -> int:
     began_s = monotonic_s()
     while monotonic_s() - began_s < 2 * PATIENCE_S:
         if there() is None:
-            site.wait(lambda: True, "")  # or else: interrupted
+            site.check()
             NEVER.wait(0.0005)
             continue
         pid = site.processes.pid("archive")

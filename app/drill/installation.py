@@ -98,14 +98,16 @@ class Installation(Rehearsal):
         """Seconds until `condition` holds; while Redis does not answer it does not. Raises: Broken, CollectorError."""
         began_s = monotonic_s()
         while not self._holds(condition):
-            if self.abort.is_set():
-                raise CollectorError("interrupted")
-            if self.ended:
-                raise CollectorError(self.ended)
+            self.check()
             if monotonic_s() - began_s > within_s:
                 raise Broken(f"not within {within_s:g} s: {what}")
             self.abort.wait(every_s)
         return monotonic_s() - began_s
+
+    def check(self) -> None:
+        """Raises: CollectorError where it is interrupted, or something has ended for good."""
+        if self.abort.is_set() or self.ended:
+            raise CollectorError(self.ended or "interrupted")
 
     def _holds(self, condition: Callable[[], object]) -> bool:
         try:

@@ -163,7 +163,7 @@ def soak(site: Installation, seconds: float, seed: int, say: Callable[[str], Non
         say(f"collecting for {seconds:g} s; a fault every {EVERY_S:g} s, seed {seed}")
         began_s, measured = monotonic_s(), 0
         while (now_s := monotonic_s() - began_s) < seconds:
-            site.wait(lambda: True, "")  # or else: interrupted, or something has ended for good
+            site.check()
             if now_s >= measured * SERIES_S:
                 measured = int(now_s / SERIES_S) + 1
                 result.series.append(point := _measure(site, now_s))
