@@ -55,7 +55,7 @@ def uploaded(site: Installation) -> int | None:
 
 def removing(site: Installation) -> int | None:
     """Everything is proved and on record, and the segment's file is still there, or what is left of it."""
-    return next((entry.number for entry in site.wiring.ledger.segments(REMOVING)), None)
+    return next((entry.number for entry in site.wiring.ledger.segments(REMOVING) if entry.rows), None)
 
 
 def _work(site: Installation) -> Path:

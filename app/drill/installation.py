@@ -30,6 +30,7 @@ UNKNOWN = "NOPE-USDT"
 #: The second stream worker has a spool of its own, as on another host.
 SECOND = "stream-b"
 STREAM_WORKERS = ("stream", SECOND)
+ONLOOKERS = ("web", "flower", "exporter")
 #: For everything that is not promised within a time: then it is broken all the same.
 PATIENCE_S = 90.0
 NEVER = threading.Event()
@@ -62,6 +63,8 @@ class Installation(Rehearsal):
     markets: ClassVar[Mapping[str, list[str]]] = {**MARKETS, "okx": [*MARKETS["okx"], UNKNOWN]}
     groups: ClassVar[Tables] = {"coinbase": {"data_timeout_secs": 10}}
     abort: threading.Event = NEVER
+    #: Whether the processes run that only look on.
+    onlookers = False
     _watcher: threading.Thread | None = None
     #: Why it cannot go on; empty while it can.
     ended: str = ""
@@ -80,6 +83,12 @@ class Installation(Rehearsal):
         self._watcher = threading.Thread(target=self._watch, name="watcher", daemon=True)
         self._watcher.start()
         self.settle()
+
+    def commands(self) -> dict[str, list[str]]:
+        """As of any rehearsal; ONLOOKERS only where they are wanted."""
+        return {
+            name: command for name, command in super().commands().items() if self.onlookers or name not in ONLOOKERS
+        }
 
     def _watch(self) -> None:
         """As a supervisor would: what dies is started again."""

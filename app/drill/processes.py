@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from app.buffer.events import Depth
 from app.clock import monotonic_s, wall_us
-from app.drill.installation import Broken, Installation
+from app.drill.installation import ONLOOKERS, Broken, Installation
 from app.drill.verdict import Seen
 from app.store.ledger import OPEN, REMOVED, REMOVING, SEALED, SEALING, VERIFIED
 from app.store.reading import read_segment
@@ -192,7 +192,7 @@ def archived(site: Installation, number: int) -> bool:
 def onlookers_killed(site: Installation) -> Seen:
     """O1."""
     before, killed_us = site.epochs(), wall_us()
-    for name in ("web", "flower", "exporter"):
+    for name in ONLOOKERS:
         site.kill(name)
     site.wait(lambda: site.stored_since(killed_us), "recording goes on")
     if (after := site.epochs()) != before:

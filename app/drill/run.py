@@ -58,6 +58,7 @@ class Drill:
     def run(self) -> Report:
         """Everything, from the start of the processes to the last account. Raises: CollectorError."""
         began_s = monotonic_s()
+        self._site.onlookers = "O1" in self._rows
         try:
             self._site.start()
             self._account = before = self._site.account()

@@ -56,7 +56,7 @@ def _links_cut(site: Installation) -> None:
 
 def _frozen(site: Installation) -> None:
     with site.frozen(SECOND):
-        site.abort.wait(LEASE_S + 3)
+        site.abort.wait(LEASE_S + 6)
 
 
 def _locked(site: Installation) -> None:
