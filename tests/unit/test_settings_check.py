@@ -86,7 +86,7 @@ feeds = ["trade"]
         ),
         (
             '[storage]\nmode = "tape"',
-            'storage.mode = "tape" (settings.toml:2) is not one of local, s3; choose one of them',
+            'storage.mode = "tape" (settings.toml:2) is not one of local, s3, both; choose one of them',
         ),
         (
             '[spool]\ndir = "data/archive"',
