@@ -284,7 +284,7 @@ class Archive:
                     held = manifest.decode(file.read())
                 except ValueError as fault:  # damaged on its way, or by another hand: it describes nothing
                     raise error from fault
-            if (held.key, held.sha256, held.ranges) != (description.key, description.sha256, description.ranges):
+            if _told(held) != _told(description):
                 raise
         finally:
             path.unlink(missing_ok=True)
@@ -296,6 +296,11 @@ def _while(keep_going: Callable[[], bool], chunks: Iterator[T], what: str) -> It
         if not keep_going():
             raise Interrupted(what)
         yield chunk
+
+
+def _told(description: Manifest) -> tuple[object, ...]:
+    """What a removal asks of a manifest."""
+    return description.key, description.sha256, description.rows, description.ranges
 
 
 def _stage(error: Exception) -> str:
