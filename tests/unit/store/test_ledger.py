@@ -285,3 +285,21 @@ def test_the_oldest_frames_in_quarantine_are_let_go_until_the_bound_holds_and_th
 
 def test_an_empty_quarantine_has_nothing_to_let_go(ledger: Ledger) -> None:
     assert ledger.bound_quarantine(0) == 0
+
+
+def test_conflicts_are_listed_by_store_with_the_segment_whose_object_went_elsewhere(ledger: Ledger) -> None:
+    ledger.record_conflict("local", "okx/a.parquet", 1, "other bytes")
+    ledger.record_conflict("s3:b", "okx/a.parquet", 2, "other bytes")
+    ledger.record_conflict("s3:b", "okx/b.parquet", 3, "other bytes")
+    assert ledger.conflicts("s3:b") == {"okx/a.parquet": 2, "okx/b.parquet": 3}
+    assert ledger.conflicts("s3:c") == {}
+
+
+def test_an_object_in_two_stores_counts_once(ledger: Ledger) -> None:
+    for store in ("local", "s3:b"):
+        for symbol in ("BTC-USDT", "ETH-USDT"):
+            entry = an_object(store=store, symbol=symbol)
+            ledger.write_object(entry)
+            if (store, symbol) != ("s3:b", "ETH-USDT"):
+                ledger.verify_object(entry, "read back", "m.json")
+    assert ledger.totals()[1:] == (2, 2 * an_object().rows)
