@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from structlog.testing import capture_logs
 
+from app import telemetry
 from app.cli import collector
 from app.errors import StoreError, StoreRefused, StoreUnavailable
 from app.objects import layout
@@ -126,12 +126,17 @@ class Bench:
 
     def cycle(self, wiring: Wiring) -> ArchiveReport | StoreError:
         """One cycle: its report, or why there is none. Nothing unproved is removed, whatever became of it."""
-        with capture_logs() as lines:
+        self.failed.clear()
+
+        def failed(stage: str, subject: str, error: Exception) -> None:
+            self.failed.append((stage, subject))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(telemetry, "object_failed", failed)
             try:
                 result: ArchiveReport | StoreError = wiring.archive().run(final=True)
             except StoreError as error:
                 result = error
-        self.failed[:] = [(e["stage"], e["subject"]) for e in lines if e["event"] == "object.failed"]
         behind = self.behind()
         assert_nothing_removed_unproved(behind, self.sealed)
         return result
