@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import signal
 import sqlite3
 import time
 import uuid
@@ -36,6 +37,7 @@ from tests.chaos.sealed import (
     sealed_hours,
 )  # fmt: skip
 from tests.support import s3_proxy, s3_servers
+from tests.support.crash import Nursery
 from tests.support.redis_process import RedisProcess
 from tests.support.rig import Rig
 from tests.support.s3_proxy import Fault, Proxy, refusal, within, without
@@ -72,6 +74,7 @@ class Servers:
         proxy.checksums = "server"
         proxy.faults.clear()
         proxy.requests.clear()
+        proxy.begun.clear()
         return server, proxy
 
     def store(
@@ -266,6 +269,26 @@ def test_a_put_that_was_never_answered_is_the_same_object_in_the_next_cycle(
     sent = b.proxy.asked("put_object", ".parquet") + b.proxy.asked("put_object", ".json")
     # What had arrived was not sent again.
     assert len(sent) == 6 + (fault.get("cut") == "before")
+
+
+@pytest.mark.row("K6")
+@pytest.mark.parametrize(
+    ("fault", "sent"), [({"withheld": True}, 1), ({"bytes_per_s": 500}, 2)], ids=["stored", "on its way"]
+)
+def test_a_process_killed_in_the_middle_of_an_upload_leaves_one_object_to_the_next(
+    bench: Make, nursery: Nursery, fault: dict[str, Any], sent: int
+) -> None:
+    b = bench(Fault("put_object", key=".parquet", **fault))
+    run = nursery.start(
+        "archive", b.rig.path, final=True, environ={"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET}
+    )
+    key = b.key("orderbook")
+    b.proxy.until(lambda: key in b.proxy.begun)
+    run.signal(signal.SIGKILL)
+    assert run.wait().was_killed
+    b.recovers(b.wiring())
+    assert b.proxy.asked("put_object", ".parquet").count(key) == sent
+    assert conflicts_of(b.rig.wiring().ledger) == []
 
 
 # S3

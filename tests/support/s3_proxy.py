@@ -82,6 +82,8 @@ class Proxy:
     checksums: str = "server"
     faults: list[Fault] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
+    #: Keys of requests that are in the middle of their fault: a body half received, an answer withheld.
+    begun: list[str] = field(default_factory=list)
     stopped: Event = field(default_factory=Event)
     #: Path -> the checksum that is answered for it.
     _sha256: dict[str, str] = field(default_factory=dict)
@@ -92,6 +94,14 @@ class Proxy:
         return [
             r.key for r in self.requests if r.operation == operation and r.key.endswith(ending) and r.key != PROBE_KEY
         ]
+
+    def until(self, condition: Callable[[], bool], within_s: float = 30) -> None:
+        """Wait for something that a request of another process brings about."""
+        for _ in range(int(within_s / 0.01)):
+            if condition():
+                return
+            self.stopped.wait(0.01)
+        raise AssertionError(f"not so within {within_s:g} s: {self.requests}")
 
     def fault_for(self, operation: str, key: str) -> Fault | None:
         with self._lock:
@@ -183,12 +193,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.state.requests.append(Request(operation, key, headers))
         fault = self.state.fault_for(operation, key) or Fault(operation)
         try:
-            body = self._received(int(headers.get("content-length") or 0), fault)
+            body = self._received(int(headers.get("content-length") or 0), fault, key)
             if fault.cut == "before":
                 self._cut()
                 return
             answer = fault.instead or self._passed_on(operation, url.path, headers, body, fault)
             if fault.withheld:
+                self.state.begun.append(key)
                 self.state.stopped.wait()
                 self._cut()
             elif fault.cut == "after":
@@ -198,7 +209,7 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:  # the client has given up
             self.close_connection = True
 
-    def _received(self, size_bytes: int, fault: Fault) -> bytes:
+    def _received(self, size_bytes: int, fault: Fault, key: str) -> bytes:
         if fault.bytes_per_s is None or self.command != "PUT":
             return self.rfile.read(size_bytes)
         # A buffer of the system's usual size would take a small body whole, and the client would see nothing of it.
@@ -208,6 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
             if not piece:
                 raise ConnectionResetError
             body += piece
+            self.state.begun.append(key)
         return body
 
     def _passed_on(self, operation: str, path: str, headers: Mapping[str, str], body: bytes, fault: Fault) -> Answer:
