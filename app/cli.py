@@ -19,6 +19,8 @@ _COMMANDS = {
     "db": "app.commands.db:db",
     "flush": "app.commands.stations:flush",
     "archive": "app.commands.stations:archive",
+    "gaps": "app.commands.gaps:gaps",
+    "repair": "app.commands.repair:repair",
     "verify": "app.commands.verify:verify",
     "web": "app.commands.web:web",
     "exporter": "app.commands.exporter:exporter",

@@ -1,4 +1,4 @@
-"""Flush and archive as beat runs them: one at a time, by a renewed lock; a second run is a no-op that says so."""
+"""Flush, archive and repair as beat runs them: one at a time, by a renewed lock; a second run is a no-op that says so."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from app.wiring import LOCK_SECS, OWNER_SECS, Wiring
 
 #: A flush run ends after this even if the lists fill faster than it empties them, so that a turn-over is never missed.
 FLUSH_DEADLINE_S = 20.0
+#: A run of repairs asks no more after this: the next one is due.
+REPAIR_DEADLINE_S = 8.0
 
 
 @contextmanager
@@ -89,6 +91,27 @@ def archive(wiring: Wiring, stop: threading.Event, *, final: bool = False) -> di
         except Interrupted as error:
             telemetry.archive_skipped(str(error))
             return {"skipped": str(error)}
+
+
+def repair(
+    wiring: Wiring,
+    stop: threading.Event,
+    *,
+    deadline_s: float = REPAIR_DEADLINE_S,
+    market: str | None = None,
+    patient: bool = True,
+) -> dict[str, object]:
+    """One run of repairs (app/pipeline/repair.py). Raises: BufferUnavailable."""
+    with _alone(wiring, "repair") as ours:
+        if ours is None:
+            return {"skipped": "another run is going on"}
+        report = wiring.repairs.run(
+            deadline_s=deadline_s,
+            market=market,
+            patient=patient,
+            keep_going=lambda: ours() and not stop.is_set(),
+        )
+        return report.as_dict()
 
 
 def housekeeping(wiring: Wiring) -> dict[str, object]:

@@ -285,7 +285,7 @@ def test_verify_reads_the_markets_and_hours_that_are_asked_for(archive: Rig) -> 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--since", "yesterday"], "does not match the formats"),
+        (["--since", "yesterday"], "is no time"),
         (["--since", "2026-03-02", "--until", "2026-03-01T10"], "is not before --until"),
         (["--market", "btcusdt"], "is not EXCHANGE/SYMBOL"),
     ],
