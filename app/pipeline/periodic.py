@@ -75,12 +75,12 @@ def flush(
 
 
 def archive(wiring: Wiring, stop: threading.Event, *, final: bool = False) -> dict[str, object]:
-    """One archive cycle. Raises: OwnedElsewhere, StoreError when the store cannot be used at all, BufferUnavailable."""
+    """One archive cycle. Raises: OwnedElsewhere, StoreError when no store can be used at all, BufferUnavailable."""
     server = wiring.settings.aws.home_server_name or "(no server name)"
     every_s, deadline_s = wiring.settings.collector.archive_interval_secs, wiring.settings.archive.deadline_secs
-    wiring.claim_ownership(
-        f"store:{wiring.store.name}:{server}".replace(" ", "_"), wiring.owner, 2 * every_s + deadline_s
-    )
+    for store in wiring.stores:
+        what = f"store:{store.name}:{server}".replace(" ", "_")
+        wiring.claim_ownership(what, wiring.owner, 2 * every_s + len(wiring.stores) * deadline_s)
     with _alone(wiring, "archive") as ours:
         if ours is None:
             telemetry.archive_skipped("another cycle is going on")
