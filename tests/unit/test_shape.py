@@ -28,7 +28,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "cryptography": ("app.exchanges.coinbase_jwt",),
     "dynaconf": ("app.settings_sources",),
     # REST questions to a venue; the demo and the built-in exchanges' control endpoint.
-    "httpx": ("app.pipeline.symbols", "app.launch"),
+    "httpx": ("app.pipeline.symbols", "app.pipeline.book_answers", "app.launch"),
     "kombu": ("celeryconfig", "tasks"),
     "msgspec": ("app",),
     "prometheus_client": ("app.web", "app.commands"),
@@ -53,7 +53,8 @@ _SETTINGS = (
 )  # fmt: skip
 _PARTS = ("app.buffer", "app.store", "app.objects", "app.connection")
 _BELOW_PIPELINE = (
-    *_WORDS, *_SETTINGS, *_PARTS, "app.clock", "app.codec", "app.sequence", "app.exchanges", "app.telemetry",
+    *_WORDS, *_SETTINGS, *_PARTS, "app.books", "app.clock", "app.codec", "app.sequence", "app.exchanges",
+    "app.telemetry",
 )  # fmt: skip
 
 #: Module -> what it may import of the application, beside what lies below its own name. The longest name counts.
@@ -65,6 +66,8 @@ TIERS: dict[str, tuple[str, ...]] = {
     "app.codec": ("app.model",),
     "app.exchanges": _WORDS,
     "app.sequence": ("app.model", "app.exchanges"),
+    # It checks what the exchanges' decoders and app.sequence let pass, and so shares nothing with them.
+    "app.books": ("app.model",),
     "app.telemetry": ("app.clock",),
     **dict.fromkeys(_SETTINGS, (*_WORDS, *_SETTINGS, "app.exchanges")),
     # The pace of a venue is kept by all streams that share a Redis.
@@ -82,8 +85,8 @@ TIERS: dict[str, tuple[str, ...]] = {
 
 #: They take time, randomness and the network's answers as arguments.
 PURE = (
-    "app.codec", "app.connection.backoff", "app.connection.feed", "app.connection.freshness", "app.connection.session",
-    "app.exchanges", "app.model", "app.pipeline.outbox", "app.pipeline.plan", "app.sequence",
+    "app.books", "app.codec", "app.connection.backoff", "app.connection.feed", "app.connection.freshness",
+    "app.connection.session", "app.exchanges", "app.model", "app.pipeline.outbox", "app.pipeline.plan", "app.sequence",
 )  # fmt: skip
 IMPURE = {
     "asyncio", "os", "random", "requests", "secrets", "select", "selectors", "socket", "sqlite3", "ssl", "subprocess",
