@@ -35,7 +35,7 @@ accept_content = ["json"]
 task_serializer = "json"
 result_accept_content = ["json"]
 
-include = ("tasks.streams", "tasks.flush", "tasks.archive", "tasks.lifecycle")
+include = ("tasks.streams", "tasks.flush", "tasks.archive", "tasks.books", "tasks.lifecycle")
 task_default_queue = "default"
 task_queues = tuple(Queue(name, routing_key=name) for name in ("default", "streams", "flush", "archive"))
 # A task for a queue that does not exist is an error, not a new queue that nobody reads.
@@ -45,6 +45,8 @@ task_routes = {
     "streams.supervise": {"queue": "default"},
     "flush.*": {"queue": "flush"},
     "archive.*": {"queue": "archive"},
+    # Beside the archive, not the flush: it computes, and would share the flush's GIL.
+    "books.*": {"queue": "archive"},
 }
 
 # Stream tasks are endless: they need threads (a prefork child never hears the stop), one slot each, and no messages
@@ -73,6 +75,7 @@ beat_schedule = {
     "supervise": _every("streams.supervise", 5.0),
     "flush": _every("flush.run", settings.collector.batch_interval_secs),
     "archive": _every("archive.run", settings.collector.archive_interval_secs),
+    "books": _every("books.certify", 60.0),
     "housekeeping": _every("archive.housekeeping", 3600.0),
 }
 beat_scheduler = "tasks.schedule:Schedule"

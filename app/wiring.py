@@ -22,12 +22,14 @@ from app.config import Settings
 from app.errors import BufferFull, BufferUnavailable, CollectorError, OwnedElsewhere
 from app.exchanges import exchange_of
 from app.exchanges.base import Pace
+from app.model import ORDERBOOK, Market
 from app.pipeline.outbox import Allowance, Outbox
 from app.pipeline.plan import Stream, chosen, streams
 
 if TYPE_CHECKING:
     from app.objects.store import Store
     from app.pipeline.archive import Archive
+    from app.pipeline.certify import Certifier
     from app.pipeline.flush import Flush
     from app.pipeline.stream import StreamRunner
     from app.store.ledger import Ledger
@@ -145,6 +147,29 @@ class Wiring:
             monotonic_s=monotonic_s,
             late=LateTwins(self.ledger, self.settings.storage.segments_path, lambda: self.store),
             step=self._step,
+        )
+
+    @cached_property
+    def certifier(self) -> Certifier:
+        """One for the process: it remembers the books and how far it has read."""
+        from app.pipeline.book_answers import ask
+        from app.pipeline.certify import Certifier
+
+        carried = {
+            Market(stream.exchange, symbol): stream
+            for stream in self.streams.values()
+            if ORDERBOOK in stream.subscription.feeds
+            for symbol in stream.subscription.symbols
+        }
+        return Certifier(
+            self.ledger,
+            self.settings.storage.segments_path,
+            self.buffer.push,
+            wall_us=wall_us,
+            monotonic_s=monotonic_s,
+            markets=carried,
+            rest_check_s=self.settings.quality.rest_check_secs,
+            ask=lambda market: ask(carried[market], market.symbol, self.budget),
         )
 
     def archive(self) -> Archive:

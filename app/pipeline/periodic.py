@@ -13,6 +13,8 @@ from app.wiring import LOCK_SECS, OWNER_SECS, Wiring
 
 #: A flush run ends after this even if the lists fill faster than it empties them, so that a turn-over is never missed.
 FLUSH_DEADLINE_S = 20.0
+#: A run that judges books ends after this and goes on the next minute: the archive waits in the same queue.
+CERTIFY_DEADLINE_S = 20.0
 
 
 @contextmanager
@@ -83,6 +85,14 @@ def archive(wiring: Wiring, stop: threading.Event, *, final: bool = False) -> di
         if stop.is_set():
             return {"skipped": "this worker is stopping"}
         return wiring.archive().run(final=final, keep_going=lambda: ours() and not stop.is_set()).as_dict()
+
+
+def certify(wiring: Wiring, stop: threading.Event, *, deadline_s: float = CERTIFY_DEADLINE_S) -> dict[str, object]:
+    """One run of the certification of books. Raises: BufferUnavailable, SQLAlchemy's errors for an unreadable segment."""
+    with _alone(wiring, "books") as ours:
+        if ours is None:
+            return {"skipped": "another run is going on"}
+        return wiring.certifier.run(deadline_s=deadline_s, keep_going=lambda: ours() and not stop.is_set()).as_dict()
 
 
 def housekeeping(wiring: Wiring) -> dict[str, object]:
