@@ -18,6 +18,7 @@ _COMMANDS = {
     "db": "app.commands.db:db",
     "flush": "app.commands.stations:flush",
     "archive": "app.commands.stations:archive",
+    "certificate": "app.commands.certificate:certificate",
     "verify": "app.commands.verify:verify",
     "web": "app.commands.web:web",
     "exporter": "app.commands.exporter:exporter",

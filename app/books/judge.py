@@ -15,6 +15,8 @@ PATIENCE_US = 300 * 1_000_000
 
 PROVED, BROKEN, UNKNOWABLE = "proved", "broken", "unknowable"
 _SAID = {
+    # A point: whatever comes next is compared with it.
+    Continuity.START: PROVED,
     Continuity.PROVED: PROVED,
     Continuity.BROKEN: BROKEN,
     Continuity.UNKNOWABLE: UNKNOWABLE,
@@ -186,6 +188,6 @@ class Judge:
 
 def _worth(applied: Applied) -> str:
     """Words where they say more than the verdict."""
-    if applied.continuity is Continuity.PROVED:
+    if applied.continuity in (Continuity.START, Continuity.PROVED):
         return ""
     return applied.detail or "the venue numbers nothing here"

@@ -151,10 +151,11 @@ class Ledger:
                     connection.execute(upsert(LEDGER_RECORDS[name]).on_conflict_do_nothing(), found)
             return True
 
-    def records(self, name: str) -> list[dict[str, object]]:
-        """Records of removed segments: epochs, ranges, gaps, losses, quarantine or replays."""
+    def records(self, name: str, **where: str) -> list[dict[str, object]]:
+        """Records of removed segments, of one of the record tables."""
         with self._engine.connect() as connection:
-            return [dict(row._mapping) for row in connection.execute(select(LEDGER_RECORDS[name]))]
+            query = select(LEDGER_RECORDS[name]).filter_by(**where)
+            return [dict(row._mapping) for row in connection.execute(query)]
 
     def load_known(self, known: KnownRanges, epochs: list[str]) -> None:
         """Add what removed segments held of `epochs` to `known`."""
