@@ -35,7 +35,7 @@ accept_content = ["json"]
 task_serializer = "json"
 result_accept_content = ["json"]
 
-include = ("tasks.streams", "tasks.flush", "tasks.archive", "tasks.books", "tasks.lifecycle")
+include = ("tasks.streams", "tasks.flush", "tasks.archive", "tasks.books", "tasks.lifecycle", "tasks.stopping")
 task_default_queue = "default"
 task_queues = tuple(Queue(name, routing_key=name) for name in ("default", "streams", "flush", "archive"))
 # A task for a queue that does not exist is an error, not a new queue that nobody reads.
@@ -55,6 +55,8 @@ worker_pool = "threads"
 worker_concurrency = max(16, 2 * len(settings.all_markets()) + 8)
 worker_prefetch_multiplier = 1
 worker_disable_prefetch = True
+# A queue of each worker's own: the supervisor says which worker is to have a stream.
+worker_direct = True
 worker_send_task_events = True
 task_send_sent_event = True
 worker_hijack_root_logger = False

@@ -36,7 +36,7 @@ LEAKS = re.compile(
 )
 #: Nor these, except into `live`, which may need them to reach the exchanges.
 PROXIES = re.compile(r"(?i:.*_proxy)")
-KEPT = {"COLLECTOR_TEST_REQUIRE", "COLLECTOR_FRAMES"}
+KEPT = {"COLLECTOR_TEST_REQUIRE", "COLLECTOR_TEST_SEED", "COLLECTOR_FRAMES"}
 
 USAGE = """usage: python3 dev.py COMMAND [arguments]
 

@@ -3,7 +3,8 @@
 Follow one trade by opening these in order:
 
     tasks/streams.py            which connection, under which lease
-    app/pipeline/stream.py      socket -> session -> outbox, and the sender thread
+    app/pipeline/stream.py      connections one after another, and the sender thread
+    app/pipeline/connection.py  one connection, from the handshake to its end on record
     app/pipeline/link.py        one connection at work
     app/connection/socket.py    bytes off the wire
     app/connection/session.py   bytes -> numbered events

@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from celery import Celery
 
-app = Celery("collector")
+app = Celery("collector", task_cls="tasks.refusal:Task")
 app.config_from_object("celeryconfig")

@@ -53,6 +53,8 @@ class Websocket:
     initial_retry_delay_secs: float = 1
     max_retry_delay_secs: float = 60
     connect_timeout_secs: float = 10
+    #: Another connection takes the place of an open one after so long; 0: only where the venue names a time.
+    rotate_secs: float = 0
     max_frame_bytes: int = 32 * 1024 * 1024
 
 

@@ -127,3 +127,14 @@ class RemovalRefused(CollectorError):
 
     def __str__(self) -> str:
         return f"segment {self.segment} is not removed: {self.why}"
+
+
+class Interrupted(CollectorError):
+    """`what` was given up unfinished, because this process stops or its time was over."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"{self.what} was given up unfinished"

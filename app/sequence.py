@@ -1,9 +1,10 @@
 """Continuity of a feed: did the venue send us everything it numbered? Pure, one verdict an event.
 
 A venue's numbering is given by the exchange module as `follows` and `last` (app/exchanges/base.py). What the two mean is
-the exchange's business; here they are only compared. Books live within one epoch: their state is forgotten at a new
-connection, because a new snapshot starts anew. Trade ids go on across the connections of a process, so a hole over a
-reconnect is seen.
+the exchange's business; here they are only compared. Books live within one epoch: a new connection starts anew with a new
+snapshot. Trade ids go on from one connection to the next, so a hole over a reconnect is seen: a connection that begins
+takes up what the one before has seen (`join`), at once where that one is over, else when it ends. While both are open
+each is judged by itself, because either may be a moment ahead of the other.
 """
 
 from __future__ import annotations
@@ -40,13 +41,27 @@ class Continuity:
 
     def __init__(self, max_entries: int = 10_000) -> None:
         self._last: dict[tuple[str, str], tuple[int, int]] = {}
+        #: `follows` and receive time of the first event of each feed that was judged without knowing one before it.
+        self._first: dict[tuple[str, str], tuple[int, int]] = {}
         self._max_entries = max_entries
         self.evicted = 0
 
-    def new_epoch(self) -> None:
-        """A new connection: books start anew, trades go on."""
-        for key in [key for key in self._last if key[1] == ORDERBOOK]:
-            del self._last[key]
+    def join(self, before: Continuity) -> list[tuple[str, str, Hole, int]]:
+        """Take up the trades of the connection before, which is over.
+
+        Returns the holes between its last and our first event as (symbol, feed, hole, when ours was received).
+        """
+        holes = []
+        for key, (last, last_us) in before._last.items():
+            if key[1] == ORDERBOOK:
+                continue
+            if key not in self._last:
+                self._last[key] = last, last_us
+            elif key in self._first:
+                follows, first_us = self._first[key]
+                if follows > last:
+                    holes.append((*key, Hole(last + 1, follows, follows - last, last_us), first_us))
+        return holes
 
     def check(self, event: Decoded, received_us: int) -> tuple[Verdict, Hole | None]:
         """The verdict on the next event of its feed, and the hole where it is a gap."""
@@ -60,6 +75,8 @@ class Continuity:
                 del self._last[next(iter(self._last))]
                 self.evicted += 1
             self._last[key] = last, received_us
+            if known is None and follows is not None and event.dense:
+                self._first[key] = follows, received_us
             return Verdict.RESET, None
         before, before_us = known
         if follows == before:

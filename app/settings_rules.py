@@ -22,6 +22,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "websocket.initial_retry_delay_secs": (0.01, 3600),
     "websocket.max_retry_delay_secs": (0.01, 86_400),
     "websocket.connect_timeout_secs": (0.1, 300),
+    "websocket.rotate_secs": (0, 7 * 86400),
     "websocket.max_frame_bytes": (1024, 2**30),
     "redis.timeout_secs": (0.05, 60),
     "buffer.batch_interval_ms": (1, 10_000),

@@ -6,6 +6,11 @@ once in ten seconds per subject, with the number of times it happened meanwhile.
 
 from __future__ import annotations
 
+import json
+import os
+import sys
+import threading
+import traceback
 from typing import Any
 
 import structlog
@@ -39,17 +44,29 @@ def stream_stopped(stream: str, reason: str, undelivered_bytes: int) -> None:
     log.info("stream.stopped", stream=stream, reason=reason, spooled_bytes=undelivered_bytes)
 
 
-def connection_opened(stream: str, epoch: str) -> None:
-    log.info("connection.opened", stream=stream, epoch=epoch)
+def connection_opened(stream: str, epoch: str, overlaps: tuple[str, ...]) -> None:
+    log.info("connection.opened", stream=stream, epoch=epoch, **({"in_place_of": overlaps[0]} if overlaps else {}))
 
 
 def connection_failed(stream: str, detail: str, retry_s: float) -> None:
     log.warning("connection.failed", stream=stream, detail=detail, retry_s=round(retry_s, 2))
 
 
-def connection_closed(stream: str, reason: str, detail: str, frames: int, since_data_s: float | None) -> None:
-    since = "never" if since_data_s is None else round(since_data_s, 3)
-    log.info("connection.closed", stream=stream, reason=reason, detail=detail, frames=frames, since_data_s=since)
+def connection_closed(
+    stream: str, epoch: str, reason: str, detail: str, frames: int, silences: dict[str, float | None]
+) -> None:
+    since = {f"since_{what}_s": "never" if age is None else age for what, age in silences.items()}
+    log.info("connection.closed", stream=stream, epoch=epoch, reason=reason, detail=detail, frames=frames, **since)
+
+
+def rotation_begun(stream: str, reason: str, detail: str) -> None:
+    log.info(
+        "rotation.begun",
+        stream=stream,
+        reason=reason,
+        detail=detail,
+        then="both are read until the new one has its data",
+    )
 
 
 def subscription_rejected(stream: str, symbol: str, feed: str, words: str) -> None:
@@ -105,8 +122,21 @@ def lease_lost(stream: str, holder: str | None) -> None:
     log.warning("lease.lost", stream=stream, holder=holder)
 
 
-def stream_dispatched(stream: str) -> None:
-    log.info("stream.dispatched", stream=stream)
+def stream_dispatched(stream: str, worker: str) -> None:
+    log.info("stream.dispatched", stream=stream, worker=worker or "any")
+
+
+def handover_asked(stream: str, holder: str) -> None:
+    log.info("handover.asked", stream=stream, holder=holder, why="another worker has fewer streams")
+
+
+def streams_waiting(streams: list[str]) -> None:
+    remedy = "start another stream process, or give this one more threads (-c)"
+    _seldom("streams.waiting", "", streams=streams, why="no stream worker has a free thread", remedy=remedy)
+
+
+def presence_failed(worker: str, error: Exception) -> None:
+    _seldom("presence.failed", worker, worker=worker, error=str(error), then="its streams go on; it tries again")
 
 
 # flush
@@ -135,6 +165,13 @@ def element_rejected(stream: str, error: Exception, size_bytes: int) -> None:
 
 def row_rejected(symbol: str, feed: str, number: int, error: str) -> None:
     log.error("row.rejected", symbol=symbol, feed=feed, number=number, error=error, then="quarantined")
+
+
+def hole_found(stream: str, epoch: str, symbol: str, feed: str, first: int, last: int) -> None:
+    log.error(
+        "hole.found", stream=stream, epoch=epoch, symbol=symbol, feed=feed, first=first, last=last,
+        why="these numbers were pushed and never came out of Redis or the spool", then="declared lost (buffer_lost)",
+    )  # fmt: skip
 
 
 def segment_opened(segment: int, path: str) -> None:
@@ -212,3 +249,22 @@ def worker_ready(name: str, *, beat: bool) -> None:
         log.info(
             "worker.ready", worker=name, needs="a beat process beside it: celery -A app beat (or start it with -B)"
         )
+
+
+def stop_overdue(after_s: float) -> None:
+    """Names the threads that keep this process from ending, each with where in our code it is, else where it is at all.
+
+    Written past `logging`, which may be what hangs.
+    """
+    frames = sys._current_frames()
+    hung = {}
+    for thread in threading.enumerate():
+        frame = frames.get(thread.ident or 0)
+        if frame is None or thread is threading.current_thread():
+            continue
+        ours = next(
+            (f for f, _ in traceback.walk_stack(frame) if f.f_globals.get("__name__", "").startswith("app.")), frame
+        )
+        hung[thread.name] = f"{ours.f_code.co_filename}:{ours.f_lineno} {ours.f_code.co_name}"
+    line = {"event": "stop.overdue", "level": "error", "after_s": after_s, "threads": hung, "then": "exit code 1"}
+    os.write(2, json.dumps(line).encode() + b"\n")

@@ -46,11 +46,20 @@ def whoami() -> str:
 
 
 class Wiring:
-    """Everything one process needs, each part made on first use: reading settings never touches the network."""
+    """Everything one process needs, each part made on first use: reading settings never touches the network.
 
-    def __init__(self, settings: Settings, *, step: Callable[[str], None] = lambda name: None) -> None:
+    Once `interrupted` says so (the process has been stopping for a while), flush and archive wait for no store.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        step: Callable[[str], None] = lambda name: None,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.settings = settings
-        self._step = step
+        self._step, self._interrupted = step, interrupted
         #: One for all streams of the process; made here, because streams begin at the same moment on many threads.
         self.allowance = Allowance(settings.buffer.process_max_bytes)
 
@@ -108,6 +117,11 @@ class Wiring:
             aws.bucket, aws.region, aws.endpoint_url, access_key=aws.access_key, secret_key=aws.secret_key
         )
 
+    def _interruptible_store(self) -> Store:
+        from app.objects.interruptible import InterruptibleStore
+
+        return InterruptibleStore(self.store, self._interrupted)
+
     def lease(self, name: str, ttl_s: float, token: str | None = None) -> Lease:
         return Lease(self.redis, self.settings.redis.prefix, name, token or f"{whoami()}:{os.urandom(4).hex()}", ttl_s)
 
@@ -145,7 +159,7 @@ class Wiring:
             segment_secs=self.settings.storage.segment_secs,
             wall_us=wall_us,
             monotonic_s=monotonic_s,
-            late=LateTwins(self.ledger, self.settings.storage.segments_path, lambda: self.store),
+            late=LateTwins(self.ledger, self.settings.storage.segments_path, self._interruptible_store),
             step=self._step,
         )
 
@@ -179,7 +193,7 @@ class Wiring:
             self.ledger,
             self.settings.storage.segments_path,
             self.settings.archive.dir,
-            self.store,
+            self._interruptible_store(),
             server=self.settings.aws.home_server_name,
             cycle_deadline_s=self.settings.archive.deadline_secs,
             monotonic_s=monotonic_s,
@@ -190,8 +204,9 @@ class Wiring:
         self, stream: Stream, lease: Lease, spool: Spool, stop: threading.Event, crowded: Callable[[], None]
     ) -> StreamRunner:
         """The parts of one stream. `spool` must be locked, `lease` held; `crowded` is called when its list grows long."""
+        from app.pipeline.connection import Venue
         from app.pipeline.sender import Sender
-        from app.pipeline.stream import StreamRunner, Venue
+        from app.pipeline.stream import StreamRunner
         from app.pipeline.symbols import unlisted
 
         buffer = self.settings.buffer
@@ -217,7 +232,7 @@ class Wiring:
             monotonic_s=monotonic_s,
             crowd_events=self.settings.collector.max_batch_size,
             crowded=crowded,
-            publish=lambda now_s: self.board.publish(stream.name, made[0].state(now_s), buffer.lease_secs),
+            publish=lambda now_s: self.board.publish(stream.name, made[0].state(now_s), buffer.lease_secs) == lease.token,
         )  # fmt: skip
         made.append(
             StreamRunner(

@@ -72,7 +72,9 @@ def main() -> None:
         pairs = []
         for _ in range(ROUNDS):
             with tempfile.TemporaryDirectory() as directory:
-                pairs.append((floor(Path(directory, "floor.db"), found, table), subject(Path(directory, "s.db"), pushed)))
+                pairs.append(
+                    (floor(Path(directory, "floor.db"), found, table), subject(Path(directory, "s.db"), pushed))
+                )
         ratio = statistics.median(mine / bare for bare, mine in pairs)
         bare, mine = (statistics.median(column) for column in zip(*pairs, strict=True))
         results[table] = {"floor_rows_per_s": round(bare), "flush_rows_per_s": round(mine), "ratio": round(ratio, 2)}

@@ -1,6 +1,6 @@
 """Read a local archive with pyarrow alone: check every object against its manifest, then print the last trades.
 
-    python examples/read_archive.py data/demo-20261121-100612/objects binance btcusdt
+python examples/read_archive.py data/demo-20261121-100612/objects binance btcusdt
 """
 
 from __future__ import annotations

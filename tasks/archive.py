@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.celery import app
 from app.pipeline import periodic
-from tasks.lifecycle import STOP
+from tasks.stopping import STOP
 from tasks.wired import wiring
 
 

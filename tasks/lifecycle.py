@@ -1,23 +1,30 @@
-"""What a worker process does around its tasks: logging, the stop flag, the watchdog."""
+"""What a worker process does around its tasks: logging, first steps, spools left behind. Its end is in stopping.py."""
 
 from __future__ import annotations
 
-import os
 import threading
+from contextlib import suppress
 from typing import Any
 
 from celery import signals
+from celery.concurrency.thread import TaskPool
+from kombu.exceptions import OperationalError
 
 from app import telemetry
+from app.clock import monotonic_s, wall_us
 from app.errors import BufferUnavailable
 from app.logs import configure
 from app.pipeline import supervise
+from app.pipeline.presence import Presence
+from app.wiring import whoami
+from tasks.stopping import STOP, on_stop
 from tasks.wired import wiring
 
-#: Set when this process is to end; every stream and every long run looks at it.
-STOP = threading.Event()
-#: Neither Celery nor a thread pool ever gives up waiting for a thread; a platform kills after 30 s. So do we, before.
-WATCHDOG_S = 28.0
+#: Which streams this process runs; on the board while it consumes the queue of streams.
+PRESENCE = Presence(STOP, monotonic_s=monotonic_s, wall_us=wall_us)
+on_stop.append(PRESENCE.woken.set)
+#: The thread of `_keep_presence`, where there is one.
+_keepers: list[threading.Thread] = []
 #: Spools that nobody will open again are looked for so often.
 LEFT_SPOOLS_S = 10.0
 
@@ -28,28 +35,45 @@ def _logging(**_: Any) -> None:
     configure()
 
 
-@signals.worker_shutting_down.connect
-def _stop(**_: Any) -> None:
-    """Runs inside a signal handler: set the flag, start the watchdog, nothing else."""
-    STOP.set()
-    timer = threading.Timer(WATCHDOG_S, os._exit, args=(1,))
-    timer.daemon = True
-    timer.start()
-
-
 @signals.worker_ready.connect
 def _ready(sender: Any, **_: Any) -> None:
     """Do not wait for the first beat: look for streams to start and segments to archive at once."""
     telemetry.worker_ready(str(sender.hostname), beat=bool(getattr(sender.controller, "beat", None)))
     threading.Thread(target=_drain_left_spools, name="left spools", daemon=True).start()
-    sender.app.send_task("streams.supervise", expires=10)
     sender.app.send_task("archive.run", expires=60)
+    # Streams in a prefork child would never hear the stop: such a worker is given none.
+    if "streams" in sender.app.amqp.queues.consume_from and isinstance(sender.pool, TaskPool):
+        keeper = threading.Thread(target=_keep_presence, args=(sender,), name="presence", daemon=True)
+        keeper.start()
+        _keepers.append(keeper)
+    else:
+        sender.app.send_task("streams.supervise", expires=10)
+
+
+def _keep_presence(consumer: Any) -> None:
+    """On the board while this worker takes streams; supervision hears of it, and of each stream that ends here."""
+
+    def nudge() -> None:
+        with suppress(OperationalError):  # the next beat does it
+            consumer.app.send_task("streams.supervise", expires=5, retry=False)
+
+    ttl_s = wiring().settings.buffer.lease_secs / 2
+    name, threads = str(consumer.hostname), consumer.pool.limit
+    PRESENCE.keep(wiring().board, name, whoami(), threads=threads, ttl_s=ttl_s, nudge=nudge)
+
+
+@signals.worker_shutdown.connect
+def _goodbye(**_: Any) -> None:
+    """Every stream has ended; what supervision is to hear of it goes out before the process does."""
+    if STOP.is_set():
+        for thread in _keepers:
+            thread.join(5)
 
 
 def _drain_left_spools() -> None:
     """Every few seconds: what a stream left on this host, and nobody will open again, goes to Redis."""
     while not STOP.wait(LEFT_SPOOLS_S):
         try:
-            supervise.drain_left_spools(wiring())
+            supervise.drain_left_spools(wiring(), STOP)
         except (BufferUnavailable, OSError) as error:
             telemetry.push_failed("left spools", error)

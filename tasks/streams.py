@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from celery.utils.nodenames import worker_direct
 from kombu.exceptions import OperationalError
 
 from app.celery import app
 from app.pipeline import supervise as supervision
-from tasks.lifecycle import STOP
+from tasks.lifecycle import PRESENCE
+from tasks.stopping import STOP
 from tasks.wired import wiring
 
-#: A dispatched task that no worker has taken by then is discarded, and dispatched again.
-DISPATCH_SECS = 15
+#: A dispatched task that no worker has taken by then is discarded, and dispatched again; never later than a lease runs out,
+#: so that one which was taken by a worker that was killed is not waited for.
+DISPATCH_SECS = 15.0
 
 
 @app.task(name="streams.run", acks_late=False, ignore_result=True, max_retries=0, bind=True)
@@ -26,12 +29,21 @@ def run(self, stream: str) -> str:  # type: ignore[no-untyped-def]
         with suppress(OperationalError):
             app.send_task("flush.run", expires=5, retry=False)
 
-    return supervision.collect(wiring(), stream, STOP, crowded)
+    with PRESENCE.running(stream) as first:
+        reason = supervision.collect(wiring(), stream, STOP, crowded) if first else "runs here already"
+        if reason in supervision.FAILURES:
+            PRESENCE.failed()
+    return reason
 
 
 @app.task(name="streams.supervise", ignore_result=True)
 def supervise() -> list[str]:
-    """Dispatch every planned stream that nobody holds."""
-    return supervision.dispatch(
-        wiring(), DISPATCH_SECS, lambda stream: run.apply_async((stream,), expires=DISPATCH_SECS)
-    )
+    """Dispatch every planned stream that nobody holds, to the worker with the fewest; make the shares equal."""
+
+    ttl_s = min(DISPATCH_SECS, wiring().settings.buffer.lease_secs)
+
+    def send(stream: str, worker: str) -> None:
+        queue = worker_direct(worker) if worker else "streams"
+        run.apply_async((stream,), queue=queue, expires=ttl_s)
+
+    return supervision.dispatch(wiring(), ttl_s, send)

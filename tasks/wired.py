@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from app.wiring import Wiring
+from tasks.stopping import ABORT
 
 _lock = threading.Lock()
 _made: list[Wiring] = []
@@ -16,5 +17,5 @@ def wiring() -> Wiring:
         if not _made:
             import celeryconfig
 
-            _made.append(Wiring(celeryconfig.settings))
+            _made.append(Wiring(celeryconfig.settings, interrupted=ABORT.is_set))
         return _made[0]

@@ -1,4 +1,4 @@
-"""`collector status`: the state of every connection and feed."""
+"""`collector status`: the state of every connection and feed, and which stream worker has which."""
 
 from __future__ import annotations
 
@@ -18,20 +18,24 @@ BAD_CONNECTIONS = {"down", "failed", "refused", "rate_limited"}
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: streams with their feeds, and totals.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: feeds, streams, workers, totals.")
 def status(as_json: bool) -> None:
-    """Show every connection and feed: state, since when, age of the last data, and why.
+    """Show every connection and feed: state, since when, age of the last data, and why; then the stream workers.
 
     The answer comes from what the stream workers published in Redis in the last seconds; a stream that nobody runs is
-    shown as `down`. Exit code 1 when a connection is down, failed or refused, or a feed is stale, halted or rejected.
+    shown as `down`. Workers share the streams equally: one that joins is given its part after some seconds.
+
+    Exit code 1 when a connection is down, failed or refused, or a feed is stale, halted or rejected.
     """
     wiring = wired()
     states = wiring.board.states(list(wiring.streams))
+    workers = wiring.board.workers()
     rows = []
     for name, stream in wiring.streams.items():
         state = states.get(name)
         if state is None:
-            why = "no stream worker has it"
+            full = workers and all(len(told["streams"]) >= told["threads"] for told in workers.values())
+            why = "no stream worker has a free thread" if full else "no stream worker has it"
             for symbol in stream.subscription.symbols:
                 for feed in stream.subscription.feeds:
                     rows.append(_row(name, stream.exchange, symbol, feed, "down", "down", None, None, why))
@@ -45,9 +49,11 @@ def status(as_json: bool) -> None:
             )  # fmt: skip
     bad = [row for row in rows if row["state"] in BAD or row["connection"] in BAD_CONNECTIONS]
     if as_json:
-        click.echo(json.dumps({"feeds": rows, "streams": states, "total": len(rows), "bad": len(bad)}))
+        told = {"feeds": rows, "streams": states, "workers": workers, "total": len(rows), "bad": len(bad)}
+        click.echo(json.dumps(told))
     else:
         _table(rows)
+        _workers(workers)
         click.echo(f"{len(rows)} feeds, {len(bad)} need a look")
     sys.exit(1 if bad else 0)
 
@@ -73,14 +79,38 @@ def _row(
 
 def _table(rows: list[dict[str, Any]]) -> None:
     now_us = wall_us()
-    cells = [("EXCHANGE", "SYMBOL", "FEED", "STATE", "SINCE (UTC)", "LAST DATA", "CONNECTION", "WHY")]
+    cells: list[tuple[str, ...]] = [
+        ("EXCHANGE", "SYMBOL", "FEED", "STATE", "SINCE (UTC)", "LAST DATA", "CONNECTION", "WHY")
+    ]
     for row in rows:
         since = row["since_us"]
-        shown = datetime.fromtimestamp(since / 1e6, UTC).strftime("%m-%d %H:%M:%S") if since and since < now_us else "-"
+        shown = _time(since) if since and since < now_us else "-"
         age = f"{row['age_s']:.1f} s ago" if row["age_s"] is not None else "never"
         cells.append(
             (row["exchange"], row["symbol"], row["feed"], row["state"], shown, age, row["connection"], row["why"])
         )
+    _echo(cells)
+
+
+def _workers(workers: dict[str, dict[str, Any]]) -> None:
+    """Every stream worker on the board, with its streams; nothing where there is none."""
+    if not workers:
+        return
+    cells: list[tuple[str, ...]] = [("WORKER", "SINCE (UTC)", "FREE", "STREAMS")]
+    for name, told in workers.items():
+        streams = told["streams"]
+        failing = "a stream failed here lately; " if told["failing"] else ""
+        runs = f"{failing}{len(streams)}: {', '.join(streams)}" if streams else f"{failing}0"
+        cells.append((name, _time(told["since_us"]), str(told["threads"] - len(streams)), runs))
+    click.echo()
+    _echo(cells)
+
+
+def _time(us: int) -> str:
+    return datetime.fromtimestamp(us / 1e6, UTC).strftime("%m-%d %H:%M:%S")
+
+
+def _echo(cells: list[tuple[str, ...]]) -> None:
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]) - 1)]
     for line in cells:
         click.echo(

@@ -27,4 +27,11 @@ class Close(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
-Output = Event | Gap | Quarantined | Send | Fetch | Close
+class Rotate(msgspec.Struct, frozen=True):
+    """Open another connection, and end this one with `reason` once the other has its data. Said again while it lasts."""
+
+    reason: str
+    detail: str = ""
+
+
+Output = Event | Gap | Quarantined | Send | Fetch | Close | Rotate

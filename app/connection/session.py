@@ -2,22 +2,24 @@
 
     opened(now)                 -> Send ...
     received(payload, time)     -> Event | Gap | Quarantined | Send | Close ...
-    tick(now)                   -> Send | Close ...
+    tick(now)                   -> Send | Close | Rotate ...
 
-The driver (app/pipeline/stream.py) performs `Send` and `Close` and hands the records to the outbox. Times come in twice:
+The driver (app/pipeline/link.py) performs `Send` and `Close` and hands the records to the outbox. Times come in twice:
 `now_s` is monotonic and decides, `now_us` is the wall clock and is only written down.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
+from copy import copy
 
-from app.connection.actions import Close, Fetch, Output, Send
+from app.connection.actions import Close, Fetch, Output, Rotate, Send
 from app.connection.feed import FeedState, FeedStatus
 from app.connection.freshness import Rhythm
+from app.connection.life import Life
+from app.connection.requests import Requests
 from app.errors import FrameRejected
-from app.exchanges.base import Ack, Counted, Decoded, Exchange, Notice, Rejected, Request, Subscription
+from app.exchanges.base import Ack, Counted, Decoded, Exchange, Notice, Rejected, Subscription
 from app.model import ORDERBOOK, UNDECODED, EpochEnd, Event, Gap, Quarantined, Range
 from app.sequence import Continuity, Verdict
 
@@ -26,9 +28,13 @@ SNAPSHOT_WAIT_S = 10.0
 #: A refused or halted feed is asked for again after so long, each time after twice as long, at last once an hour.
 RETRY_FIRST_S = 300.0
 RETRY_LAST_S = 3600.0
+#: What a venue says is shown in statuses and logs; a refusal is a sentence, and a frame may have megabytes.
+WORDS_CHARS = 500
 #: More than half of at least so many frames undecodable within the window: the connection starts anew.
 BREAKER_FRAMES = 100
 BREAKER_WINDOW_S = 60.0
+#: A wish for another connection that has not been fulfilled is said again after so long.
+ROTATE_AGAIN_S = 30.0
 
 
 class Session:
@@ -43,49 +49,51 @@ class Session:
         epoch: str,
         dead_timeout_s: float,
         data_timeout_s: Mapping[str, float],
-        rhythms: dict[tuple[str, str], Rhythm] | None = None,
+        rhythms: Mapping[tuple[str, str], Rhythm] | None = None,
+        rotate_after_s: float | None = None,
     ) -> None:
         self.epoch = epoch
         self.feeds: dict[tuple[str, str], FeedStatus] = {}
-        #: The venue's last refusal that names none of our feeds.
+        #: The venue's last refusal, in its words.
         self.last_error = ""
         self._exchange = exchange
         self._subscription = subscription
         self._continuity = continuity
         self._dead_timeout_s = dead_timeout_s
         self._data_timeout_s = data_timeout_s
-        #: Shared by the connections of a stream, one after the other.
-        self._rhythms = rhythms if rhythms is not None else {}
+        #: Each feed's rhythm, as the connection before has learnt it.
+        self.rhythms = {key: copy(rhythm) for key, rhythm in (rhythms or {}).items()}
+        #: Why another connection is to take this one's place, and when that is said next.
+        self._rotate: Rotate | None = None
+        self._rotate_after_s = rotate_after_s
+        self._rotate_s = 0.0
         self._decode = exchange.decoder(subscription).decode
         self._numbers: dict[tuple[str, str], int] = {}
-        self._waiting: deque[Request] = deque()
-        #: When each request of the last hour was sent.
-        self._sent_s: deque[float] = deque()
-        self._asked: dict[str, Request] = {}
+        self._requests = Requests(exchange.limits)
         self._awaiting_snapshot: dict[str, float] = {}
         #: Number and receive time of the last frame, where the venue counts them all.
         self._counted: tuple[int, int] | None = None
         #: By book, the number of the event that comes after its last hole.
         self._holed: dict[str, int] = {}
-        self._last_frame_s = self._last_sent_s = self._last_beat_s = self._last_look_s = 0.0
+        self.life = Life(0.0)
+        self._last_beat_s = self._last_look_s = 0.0
         self._window_s = 0.0
         self._frames = self._undecodable = 0
 
     def opened(self, now_s: float, now_us: int) -> list[Output]:
         """The connection is up: what to send first."""
-        self._continuity.new_epoch()
         for symbol in self._subscription.symbols:
             for feed in self._subscription.feeds:
-                rhythm = self._rhythms.setdefault((symbol, feed), Rhythm(self._data_timeout_s[symbol]))
+                rhythm = self.rhythms.setdefault((symbol, feed), Rhythm(self._data_timeout_s[symbol]))
                 self.feeds[symbol, feed] = FeedStatus(now_s, now_us, rhythm)
-        self._last_frame_s = self._last_beat_s = self._last_look_s = self._window_s = now_s
-        self._last_sent_s = now_s - 60.0
-        self._waiting.extend(self._exchange.subscribe(self._subscription, self.epoch))
-        return self._paced(now_s)
+        self.life = Life(now_s)
+        self._last_beat_s = self._last_look_s = self._window_s = now_s
+        self._requests.add(self._exchange.subscribe(self._subscription, self.epoch))
+        return [*self._requests.due(now_s)]
 
     def received(self, payload: bytes, received_us: int, now_s: float) -> list[Output]:
         """What one data frame means. Every frame that is not a control message becomes numbered units."""
-        self._last_frame_s = now_s
+        self.life.frame(now_s)
         self._frames += 1
         try:
             text = payload.decode()
@@ -98,7 +106,8 @@ class Session:
                 self._count(error.number, received_us, now_s, found)
             return [*found, *self._quarantine(payload, received_us, str(error), now_s)]
         except Exception as error:  # noqa: BLE001 - a decoder with a bug must not cost the frame
-            return self._quarantine(payload, received_us, f"decoder_failed: {type(error).__name__}: {error}", now_s)
+            reason = f"decoder_failed: {type(error).__name__}: {error}"[:WORDS_CHARS]
+            return self._quarantine(payload, received_us, reason, now_s)
         if strange := [m for m in messages if isinstance(m, Decoded) and (m.symbol, m.feed) not in self.feeds]:
             reason = f"unexpected_feed: {strange[0].symbol} {strange[0].feed}"
             return self._quarantine(payload, received_us, reason, now_s)
@@ -109,16 +118,19 @@ class Session:
             elif isinstance(message, Counted):
                 self._count(message.number, received_us, now_s, outputs)
             else:
-                self._control(message, received_us, outputs)
+                self._control(message, received_us, now_s)
         return outputs
 
-    def alive(self, now_s: float) -> None:
-        """A ping or pong came: the connection lives, whatever its feeds do."""
-        self._last_frame_s = now_s
+    def joined(self, before: Continuity) -> list[Output]:
+        """The connection whose place this one takes is over: trades that neither has brought are a hole."""
+        return [
+            Gap(symbol, feed, 1, str(hole.from_id), str(hole.to_id), hole.size, hole.before_us, after_us, "missing_ids")
+            for symbol, feed, hole, after_us in self._continuity.join(before)
+        ]
 
     def tick(self, now_s: float, now_us: int) -> list[Output]:
         """What is due by now: paced requests, the heartbeat, silence. Call at least every quarter second."""
-        outputs = self._paced(now_s)
+        outputs: list[Output] = [*self._requests.due(now_s)]
         beat = self._exchange.heartbeat
         if beat is not None and now_s - self._last_beat_s >= beat.every_s:
             self._last_beat_s = now_s
@@ -126,7 +138,24 @@ class Session:
         if now_s - self._last_look_s >= 1.0:
             self._last_look_s = now_s
             self._look_for_silence(now_s, now_us, outputs)
+            self._look_for_life(now_s, outputs)
+            if self._rotate_after_s is not None and now_s - self.life.opened_s >= self._rotate_after_s:
+                self._wish(Rotate("planned_rotation", f"open for {now_s - self.life.opened_s:.0f} s"))
+        if self._rotate is not None and now_s >= self._rotate_s:
+            self._rotate_s = now_s + ROTATE_AGAIN_S
+            outputs.append(self._rotate)
         return outputs
+
+    def ended_by_venue(self, reason: str, detail: str) -> Close:
+        """The venue's end of the connection by name: one that refused us and never sent data ended it for that."""
+        if self.last_error and self.life.data_s is None:
+            return Close("subscribe_rejected", f"{self.last_error} ({detail})")
+        return Close(reason, detail)
+
+    def _wish(self, rotate: Rotate) -> None:
+        """Want another connection; the first reason stands."""
+        if self._rotate is None:
+            self._rotate = rotate
 
     def end(self, ended_us: int, reason: str) -> EpochEnd:
         """The epoch's last word: the last number given to each (symbol, feed)."""
@@ -134,8 +163,7 @@ class Session:
         return EpochEnd(ended_us, reason, last)
 
     def _number(self, symbol: str, feed: str) -> int:
-        number = self._numbers.get((symbol, feed), 0) + 1
-        self._numbers[symbol, feed] = number
+        self._numbers[symbol, feed] = number = self._numbers.get((symbol, feed), 0) + 1
         return number
 
     def _data(self, event: Decoded, received_us: int, now_s: float, outputs: list[Output]) -> None:
@@ -159,7 +187,7 @@ class Session:
 
         status = self.feeds[symbol, feed]
         status.rhythm.beat(now_s)
-        status.last_data_s = now_s
+        status.last_data_s = self.life.data_s = now_s
         if status.state is not FeedState.LIVE:
             status.change(FeedState.LIVE, received_us)
             status.resubscribed = False
@@ -176,7 +204,7 @@ class Session:
         if before is None or number == before[0] + 1:
             return
         first, last = (before[0] + 1, number - 1) if number > before[0] else (before[0], number)
-        still_to_ask = {feed for request in self._waiting for feed in request.feeds}
+        still_to_ask = self._requests.waiting_feeds()
         for (symbol, feed), status in self.feeds.items():
             next_number = self._numbers.get((symbol, feed), 0) + 1
             unasked = next_number == 1 and (symbol, feed) in still_to_ask
@@ -193,20 +221,22 @@ class Session:
             self._awaiting_snapshot[symbol] = now_s + SNAPSHOT_WAIT_S
             self._resubscribe(symbol, feed)
 
-    def _control(self, message: Ack | Rejected | Notice, now_us: int, outputs: list[Output]) -> None:
+    def _control(self, message: Ack | Rejected | Notice, now_us: int, now_s: float) -> None:
         match message:
             case Ack():
                 pass  # one request may get an answer for each of its feeds: only data proves that a feed works
             case Rejected(request_id, words, feeds):
-                request = self._asked.get(request_id)
+                words = words[:WORDS_CHARS]
+                request = self._requests.sent(request_id)
                 named = feeds or (request.feeds if request else ())
-                if not named:
-                    self.last_error = words
+                self.last_error = words
                 for key in named:
                     if key in self.feeds and self.feeds[key].state not in (FeedState.LIVE, FeedState.QUIET):
                         self._give_up(self.feeds[key], FeedState.REJECTED, words, now_us)
             case Notice("shutdown", words):
-                outputs.append(Close("venue_notice", words))
+                self._wish(Rotate("venue_notice", words[:WORDS_CHARS]))
+            case Notice("pong"):
+                self.life.pong(now_s)
             case _:
                 pass
 
@@ -224,11 +254,8 @@ class Session:
     def oversized(self, size_bytes: int, head: bytes, received_us: int) -> list[Output]:
         """A frame over the cap: its head is kept, and the connection cannot go on."""
         reason = f"oversized: {size_bytes} bytes, the first {len(head)} are kept"
-        number = self._number(UNDECODED, UNDECODED)
-        return [
-            Quarantined(UNDECODED, UNDECODED, number, received_us, reason, head),
-            Close("oversized_frame", f"{size_bytes} bytes"),
-        ]
+        kept = Quarantined(UNDECODED, UNDECODED, self._number(UNDECODED, UNDECODED), received_us, reason, head)
+        return [kept, Close("oversized_frame", f"{size_bytes} bytes")]
 
     def reject(self, symbol: str, words: str, now_us: int) -> None:
         """Mark a symbol that the venue does not list, where the venue itself would stay silent."""
@@ -249,34 +276,19 @@ class Session:
         status.retries += 1
 
     def _resubscribe(self, symbol: str, feed: str) -> None:
-        """Ask for one feed anew, unless it is still to be asked for: that request starts it anew by itself.
+        self._requests.ask_anew(self._exchange.resubscribe(self._subscription, symbol, feed, self.epoch))
 
-        All or nothing: to add the unsubscribing alone, behind a subscribing that waits already, would end the feed.
-        """
-        wanted = self._exchange.resubscribe(self._subscription, symbol, feed, self.epoch)
-        if wanted[-1] not in self._waiting:
-            self._waiting.extend(wanted)
-
-    def _paced(self, now_s: float) -> list[Output]:
-        """Requests that may be sent by now: at most the venue's messages a second."""
-        outputs: list[Output] = []
-        limits = self._exchange.limits
-        while self._sent_s and now_s - self._sent_s[0] > 3600.0:
-            self._sent_s.popleft()
-        while self._waiting and now_s - self._last_sent_s >= 1.0 / limits.messages_per_s:
-            if limits.requests_per_hour is not None and len(self._sent_s) >= limits.requests_per_hour:
-                break
-            request = self._waiting.popleft()
-            self._sent_s.append(now_s)
-            self._last_sent_s = now_s
-            if request.id:
-                self._asked[request.id] = request
-            outputs.append(Send(request.frame, request.sign))
-        return outputs
+    def _look_for_life(self, now_s: float, outputs: list[Output]) -> None:
+        """A connection that says nothing at all is asked, the way its venue answers, and ended when no answer comes."""
+        if self.life.gone(now_s):
+            detail = f"no frame for {self.life.silent_s(now_s):.0f} s, nor an answer to a ping"
+            outputs.append(Close("ping_failed", detail))
+        elif self.life.asks(now_s):
+            outputs.append(Send(self._exchange.heartbeat.frame if self._exchange.heartbeat else None))
 
     def _look_for_silence(self, now_s: float, now_us: int, outputs: list[Output]) -> None:
         """Staleness is judged feed by feed, by data alone: acks, heartbeats and pongs prove nothing about a feed."""
-        silent_s = now_s - self._last_frame_s
+        silent_s = self.life.silent_s(now_s)
         if silent_s > self._dead_timeout_s:
             outputs.append(Close("dead_timeout", f"no frame at all for {silent_s:.0f} s"))
             return
@@ -302,7 +314,6 @@ class Session:
                 waiting = waiting or overdue
                 if overdue and rhythm.may_restart():
                     rhythm.restarted = True
-                    outputs.append(Close("data_timeout", f"{symbol} {feed}: no data for {silent_s:.0f} s"))
-                    return
+                    self._wish(Rotate("data_timeout", f"{symbol} {feed}: no data for {silent_s:.0f} s"))
         if waiting and not alive:
             outputs.append(Close("data_timeout", "connected, but no feed of this connection has data"))

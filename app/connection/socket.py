@@ -9,14 +9,22 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
+from contextlib import suppress
+from http.cookies import CookieError
 from typing import Any
 from urllib.parse import urlsplit
 
 import websocket
 from websocket._abnf import frame_buffer
 
+from app.clock import monotonic_s
+from app.connection.backoff import told_s
+
 #: Of a frame that is too large, this many leading bytes are kept for quarantine.
 OVERSIZED_HEAD_BYTES = 64 * 1024
+#: How often a handshake that is overdue is looked at again: it may not have begun to read yet.
+OVERDUE_S = 0.1
 #: A peer that sends nothing but pings must not keep the reader from its timers.
 CONTROL_FRAMES_IN_A_ROW = 16
 
@@ -82,9 +90,13 @@ class _CappedFrames(frame_buffer):
 class Socket:
     """An open connection. Used by one thread only."""
 
+    #: Monotonic second at which `receive` returns with nothing.
+    _until_s = 0.0
+
     def __init__(self, url: str, *, connect_timeout_s: float, max_frame_bytes: int, proxy: str | None = None) -> None:
         """Connect. No `Origin` header is sent (Upbit would allow one request per 10 s), redirects are not followed.
 
+        The handshake must be over `connect_timeout_s` after the call, however slowly the peer answers.
         Raises: ConnectionFailed.
         """
         keepalive = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
@@ -96,7 +108,7 @@ class Socket:
             skip_utf8_validation=True,
             enable_multithread=False,
         )
-        frames = _CappedFrames(self._ws._recv, True)
+        frames = _CappedFrames(self._read, True)
         frames.max_bytes = max_frame_bytes
         self._ws.frame_buffer = frames
         options: dict[str, Any] = {"timeout": connect_timeout_s, "suppress_origin": True, "redirect_limit": 0}
@@ -111,20 +123,34 @@ class Socket:
             )
         else:
             options["http_no_proxy"] = ["*"]
+        done, late = threading.Event(), threading.Event()
+        threading.Thread(target=self._cut_off, args=(connect_timeout_s, done, late), daemon=True).start()
         try:
             self._ws.connect(url, **options)  # type: ignore[no-untyped-call]
         except websocket.WebSocketBadStatusException as error:
             status = error.status_code
-            told = str((error.resp_headers or {}).get("retry-after", ""))
-            retry_after_s = float(told) if told.isdecimal() else None
+            retry_after_s = told_s(str((error.resp_headers or {}).get("retry-after", "")))
             raise ConnectionFailed(
                 f"the venue answered the handshake with HTTP {status}", status, retry_after_s
             ) from error
-        except (websocket.WebSocketException, OSError, ValueError) as error:
+        except (websocket.WebSocketException, OSError, ValueError, CookieError) as error:
+            if late.is_set():
+                raise ConnectionFailed(f"the handshake was not over after {connect_timeout_s:g} s") from error
             raise ConnectionFailed(f"{type(error).__name__}: {error}") from error
+        finally:
+            done.set()
         self._timeout_s = connect_timeout_s
         #: Pings and pongs so far: signs of life of the connection, not of any feed.
         self.control_frames = 0
+
+    def _cut_off(self, after_s: float, done: threading.Event, late: threading.Event) -> None:
+        """End a handshake that is not over in time: the library's timeout begins anew with each byte."""
+        done.wait(after_s)
+        while not done.wait(OVERDUE_S):
+            late.set()
+            if self._ws.sock is not None:
+                with suppress(OSError):
+                    self._ws.sock.shutdown(socket.SHUT_RDWR)
 
     def receive(self, timeout_s: float) -> bytes | None:
         """The next data frame's payload, or None when none was complete within `timeout_s`.
@@ -132,6 +158,7 @@ class Socket:
         Raises: ConnectionEnded, FrameTooLarge.
         """
         self._set_timeout(timeout_s)
+        self._until_s = monotonic_s() + timeout_s
         try:
             for _ in range(CONTROL_FRAMES_IN_A_ROW):
                 opcode, frame = self._ws.recv_data_frame(control_frame=True)
@@ -174,6 +201,13 @@ class Socket:
     def close(self) -> None:
         """Let the socket go, at once."""
         self._ws.shutdown()  # type: ignore[no-untyped-call]
+
+    def _read(self, size: int) -> bytes:
+        """For the frame reader. A peer that always sends a little more in time must not keep `receive` from returning."""
+        if monotonic_s() > self._until_s:
+            raise websocket.WebSocketTimeoutException
+        data: bytes = self._ws._recv(size)  # type: ignore[no-untyped-call]
+        return data
 
     def _set_timeout(self, timeout_s: float) -> None:
         if timeout_s != self._timeout_s:

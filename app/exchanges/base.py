@@ -30,6 +30,8 @@ class Limits(msgspec.Struct, frozen=True):
     messages_per_s: float
     #: A socket idle in this direction for so long is cut by the venue; for the reader of the docs and the built-in tests.
     idle_timeout_s: float
+    #: The venue cuts every connection after so long; None where it names no time.
+    lifetime_s: float | None = None
     #: Connection attempts, and REST calls, from one address; shared by all workers.
     connects: Pace = Pace(1.0, 5)
     rest: Pace = Pace(2.0, 5)

@@ -212,9 +212,15 @@ class Binance(Exchange):
     )
     trade_channels: ClassVar[tuple[str, ...]] = ("trade",)
     #: 1024 streams, of which a market takes two. Five messages a second cut the connection, and the pongs that the
-    #: transport sends count among them. The server pings every 20 s and waits 60 s for the pong.
+    #: transport sends count among them. The server pings every 20 s and waits 60 s for the pong. A connection is cut
+    #: after 24 h.
     limits: ClassVar[Limits] = Limits(
-        markets_per_connection=512, messages_per_s=4, idle_timeout_s=60, connects=Pace(1.0, 20), rest=Pace(2.0, 10)
+        markets_per_connection=512,
+        messages_per_s=4,
+        idle_timeout_s=60,
+        lifetime_s=86400,
+        connects=Pace(1.0, 20),
+        rest=Pace(2.0, 10),
     )
     #: The server pings and the transport answers; pings of ours do not keep the connection.
     heartbeat: ClassVar[Heartbeat | None] = None

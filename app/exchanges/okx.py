@@ -37,7 +37,7 @@ from app.exchanges.base import (
     Request,
     Subscription,
 )
-from app.exchanges.wire import millis_us, parse, raw_text
+from app.exchanges.wire import Int64, millis_us, parse, raw_text
 from app.model import ORDERBOOK, TRADE
 
 #: -1 is the venue's word for "no message before this one".
@@ -62,7 +62,7 @@ class _Row(msgspec.Struct, gc=False, rename="camel"):
 
     ts: _Int64 | None = None
     inst_id: str = ""
-    trade_id: _Int64 | None = None
+    trade_id: Int64 | None = None
     count: _Int64 = 1
     seq_id: _Int64 | None = None
     prev_seq_id: _Int64 | None = None
@@ -229,7 +229,7 @@ def _trades(symbol: str, rows: tuple[_Row, ...], frame: str) -> list[Message]:
         last = row.trade_id
         if last is None:
             raise FrameRejected("unexpected_shape", "a trade without its id")
-        before = last - row.count
+        before = last - max(row.count, 1)  # a row is one trade at least, whatever it says
         events.append(Decoded(symbol, TRADE, str(last), millis_us(row.ts), raw_text(text), before, last, True))
     return events
 

@@ -175,9 +175,9 @@ class Demo:
         self.say(f"the exchanges sent {sum(n for feeds in status['sent'].values() for n in feeds.values())} events")
         self.say("stopping the streams, which read what is still under way")
         self.processes.stop("beat", timeout_s=10)
-        self.processes.stop("stream", timeout_s=25)
+        self.processes.stop("stream")
         in_time("stopping the streams")
-        self.processes.stop("worker", "archive", timeout_s=20)
+        self.processes.stop("worker", "archive")
         self._end_exchanges()
         while not drain_spools(self.wiring):
             in_time("draining the spools")

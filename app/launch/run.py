@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import fcntl
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
+from app.clock import monotonic_s
 from app.config import Loaded
-from app.errors import SettingsError
+from app.errors import BufferUnavailable, SettingsError
 from app.launch import redis_server
 from app.launch.processes import Processes, commands
 from app.pipeline import periodic
 from app.pipeline.supervise import drain_spools
-from app.wiring import Wiring
+from app.wiring import LOCK_SECS, Wiring
+
+#: For the last flush, and for the lock of one that was killed to run out.
+LAST_FLUSH_S = LOCK_SECS + 10
 
 
 class Machine:
@@ -64,7 +69,7 @@ class Machine:
             self._processes.look()
 
     def stop(self) -> None:
-        """Streams first, then one flush of what they left, then the rest; Redis last."""
+        """What moves data, then one flush of what it left, then the rest; Redis last."""
         try:
             self._drain()
         finally:
@@ -76,14 +81,30 @@ class Machine:
         self._say("stopped")
 
     def _drain(self) -> None:
-        if self._processes is not None:
-            self._say("draining")
-            self._processes.stop("beat", timeout_s=10)
-            self._processes.stop("stream", timeout_s=30)
-            self._processes.stop("worker", "archive", timeout_s=30)
-            if drain_spools(self._wiring):
-                report = periodic.flush(self._wiring, threading.Event(), deadline_s=30)
-                self._say(f"the last flush stored {report.get('stored', 0)} events")
+        """No order is needed: whatever the others leave in spools and lists, the last flush here takes."""
+        if self._processes is None:
+            return
+        self._say("draining")
+        self._processes.stop("beat", "stream", "worker", "archive")
+        until_s = monotonic_s() + LAST_FLUSH_S
+        try:
+            while True:
+                empty = drain_spools(self._wiring)
+                report = periodic.flush(self._wiring, threading.Event(), deadline_s=LAST_FLUSH_S)
+                if (
+                    not report.get("skipped") or monotonic_s() > until_s
+                ):  # a worker that was killed keeps the lock a while
+                    break
+                time.sleep(0.5)
+        except BufferUnavailable as error:
+            self._say(
+                f"no last flush: {error}; what the streams left waits in Redis and in the spool for the next start"
+            )
+            return
+        self._say(f"the last flush stored {report.get('stored', 0)} events")
+        left = sum(depth.events for depth in self._wiring.buffer.depths())
+        if left or not empty:
+            self._say(f"{left} events wait in Redis{'' if empty else ', and some in the spool'} for the next start")
 
 
 def _redis_port(say: Callable[[str], None]) -> int:

@@ -4,15 +4,16 @@ is resumed where it stopped, and a second run finds nothing to do. Removal is in
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 from sqlalchemy.exc import DBAPIError
 
 from app import telemetry
-from app.errors import CollectorError, KeyTaken, RemovalRefused, StoreError, VerifyFailed
+from app.errors import CollectorError, Interrupted, KeyTaken, RemovalRefused, StoreError, VerifyFailed
 from app.objects import layout, manifest, parquet
 from app.objects.manifest import Manifest
 from app.objects.parquet import Written
@@ -23,6 +24,7 @@ from app.pipeline.trade_ids import TradeIds
 from app.store.ledger import SEALED, VERIFIED, WRITTEN, Ledger, ObjectEntry, SegmentEntry
 from app.store.segment import Holding, SealedSegment
 
+T = TypeVar("T")
 #: Other bytes under so many names in a row mean that something is wrong with the prefix, not with one object.
 MAX_SUFFIX = 20
 
@@ -67,8 +69,9 @@ class Archive:
         """Archive every sealed segment, then remove what is proved and no longer needed.
 
         `final` also removes the newest sealed segment, which is otherwise kept so that its successor can find twins.
-        One market's failure never stops another's. Ends early, between two objects, after the cycle's deadline or when
-        `keep_going` says no. Raises: StoreError when the store cannot be used at all.
+        One market's failure never stops another's. Ends early between two objects after the cycle's deadline, and at the
+        next step or chunk of rows when `keep_going` says no (the lock was lost, the process stops).
+        Raises: StoreError when the store cannot be used at all; Interrupted while that is not known yet.
         """
         started_s = self._now_s()
         report = ArchiveReport()
@@ -94,9 +97,12 @@ class Archive:
                     report.timed_out = True
                     break
                 try:
-                    self._object(entry, segment, holding)
+                    self._object(entry, segment, holding, keep_going)
                     report.objects += 1
                     report.rows += holding.rows
+                except Interrupted:
+                    report.timed_out = True
+                    break
                 except (CollectorError, DBAPIError, OSError, ValueError) as error:
                     subject = f"segment {entry.number} {'/'.join(holding[:3])}"
                     report.failed[subject] = str(error)
@@ -114,19 +120,24 @@ class Archive:
             try:
                 self._removal.remove(entry)
                 report.removed_segments.append(entry.number)
+            except Interrupted:
+                report.timed_out = True
+                break
             except (RemovalRefused, StoreError, DBAPIError, OSError, ValueError) as error:
                 report.failed[f"segment {entry.number}"] = str(error)
                 telemetry.removal_refused(entry.number, str(error))
         return report
 
-    def _object(self, entry: SegmentEntry, segment: SealedSegment, holding: Holding) -> None:
+    def _object(
+        self, entry: SegmentEntry, segment: SealedSegment, holding: Holding, keep_going: Callable[[], bool]
+    ) -> None:
         """One market and data type of one segment, from rows to a verified object with its manifest."""
         exchange, symbol, data_type, rows = holding
         path = self._work_path(entry, holding)
         self._step("archive.before_write")
         ids = TradeIds(exchange, data_type)
         written = parquet.write(
-            path, ids.counted(segment.rows(exchange, symbol, data_type)),
+            path, _while(keep_going, ids.counted(segment.rows(exchange, symbol, data_type)), str(path)),
             exchange=exchange, symbol=symbol, data_type=data_type,
             metadata={"segment": f"{self._ledger.data_directory}/{entry.number}"},
         )  # fmt: skip
@@ -230,3 +241,11 @@ class Archive:
                 raise
         finally:
             path.unlink(missing_ok=True)
+
+
+def _while(keep_going: Callable[[], bool], chunks: Iterator[T], what: str) -> Iterator[T]:
+    """`chunks`, as long as `keep_going` says so. Raises: Interrupted."""
+    for chunk in chunks:
+        if not keep_going():
+            raise Interrupted(what)
+        yield chunk

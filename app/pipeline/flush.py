@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from app import telemetry
 from app.buffer.events import EventBuffer
 from app.codec import BatchCodec, ElementRejected, NewerFormat
-from app.errors import BufferUnavailable, CollectorError, SegmentSealed, StoreError
+from app.errors import BufferUnavailable, CollectorError, Interrupted, SegmentSealed, StoreError
 from app.model import UNDECODED, Batch, Quarantined, Range
 from app.pipeline.late import WINDOW_US, LateTwins
 from app.store.engine import classify
@@ -72,7 +72,8 @@ class Flush:
     def run(self, *, deadline_s: float | None = None, keep_going: Callable[[], bool] = lambda: True) -> FlushReport:
         """Turn the segment over if it is due, then empty every list.
 
-        Ends when the lists were empty, after `deadline_s` seconds, or when `keep_going` says no (the lock was lost).
+        Ends when the lists were empty, after `deadline_s` seconds, or, before the next claim, when `keep_going` says no
+        (the lock was lost, the process stops).
         Raises: BufferUnavailable; what was committed by then is stored.
         """
         started_s = self._now_s()
@@ -84,11 +85,16 @@ class Flush:
         pending = [depth.stream for depth in self._buffer.depths()]
         while pending and keep_going():
             for stream in list(pending):
+                if not keep_going():
+                    break
                 try:
                     if not self._claim(stream, segment, entry, previous, known, report):
                         pending.remove(stream)
                 except SegmentSealed:
                     return report  # another flusher turned it over: the next run finds the new one
+                except Interrupted:
+                    pending.clear()  # a store was asked for twins: the claim stays where it is
+                    break
                 except DBAPIError as error:
                     kind = classify(error)
                     telemetry.flush_failed(stream, kind, error)
@@ -175,6 +181,7 @@ class Flush:
                 self._kept(entry).load_known(known, fresh)
             except (DBAPIError, OSError) as error:  # one damaged file must not stop recording: identities still hold
                 telemetry.segment_unreadable(entry.number, error)
+                known.doubt(fresh)
         self._ledger.load_known(known, fresh)
 
     def _open(self) -> tuple[Segment, SegmentEntry, SealedSegment | None]:

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 
 from app import telemetry
-from app.connection.actions import Close, Fetch, Output, Send
+from app.connection.actions import Close, Fetch, Output, Rotate, Send
 from app.connection.feed import FeedState
 from app.connection.session import Session
 from app.connection.socket import ConnectionEnded, FrameTooLarge, Socket
 from app.exchanges.base import Signer
 from app.model import Event, Gap, Quarantined
-from app.pipeline.outbox import Outbox
+from app.pipeline.outbox import Lane
+from app.sequence import Continuity
 
 #: The reader looks at its timers and at the stop flag at least so often.
 TICK_S = 0.25
@@ -28,12 +29,8 @@ GOODBYE_S = 1.0
 
 @dataclass
 class Progress:
-    """What a stream says of itself, in memory; health and dashboard only, never the truth about data."""
+    """What a stream counts of all its connections, in memory; health and dashboard only, never the truth about data."""
 
-    connection: str = "connecting"
-    since_us: int = 0
-    why: str = ""
-    epoch: str = ""
     opened_count: int = 0
     frames: int = 0
     events: int = 0
@@ -42,25 +39,35 @@ class Progress:
 
 
 class Link:
-    """An open socket and its session. `over` says why to end, "" while there is no reason to."""
+    """An open socket and its session.
+
+    `over` says why to end, None while there is no reason to; `draining` is called when it begins to; `wish` is told when
+    another connection is to take this one's place; `joins` brings the trades of the connection whose place this one took.
+    """
 
     def __init__(
         self,
         stream: str,
         socket: Socket,
         session: Session,
-        outbox: Outbox,
+        lane: Lane,
         progress: Progress,
         *,
-        over: Callable[[], str],
+        over: Callable[[], Close | None],
+        draining: Callable[[], None],
+        wish: Callable[[Rotate], None],
+        joins: SimpleQueue[Continuity],
         unlisted: Callable[[], dict[str, str]],
         signer: Signer | None,
         monotonic_s: Callable[[], float],
         wall_us: Callable[[], int],
     ) -> None:
         self._stream = stream
-        self._socket, self._session, self._outbox, self._progress = socket, session, outbox, progress
-        self._over, self._unlisted, self._signer = over, unlisted, signer
+        self._socket, self._session, self._lane, self._progress = socket, session, lane, progress
+        self._over, self._draining, self._wish, self._joins = over, draining, wish, joins
+        self._unlisted, self._signer = unlisted, signer
+        #: Data frames of this connection.
+        self.frames = 0
         self._now_s, self._now_us = monotonic_s, wall_us
         #: Answers to `Fetch("symbols")`, asked for on a thread of their own.
         self._listings: SimpleQueue[dict[str, str]] = SimpleQueue()
@@ -74,6 +81,7 @@ class Link:
         `unlisted`: symbols that the venue does not list, with words; they are rejected from the start.
         """
         try:
+            self._join()
             self._perform(self._session.opened(self._now_s(), self._now_us()))
             for symbol, words in unlisted.items():
                 self._session.reject(symbol, words, self._now_us())
@@ -83,6 +91,7 @@ class Link:
                 now_s = self._now_s()
                 close = None
                 if payload is not None:
+                    self.frames += 1
                     self._progress.frames += 1
                     close = self._perform(self._session.received(payload, self._now_us(), now_s))
                 if close is None and now_s >= next_tick_s:
@@ -96,7 +105,9 @@ class Link:
             self._socket.say_goodbye(1009)
             return Close("oversized_frame", str(error))
         except ConnectionEnded as error:
-            return Close("stream_ended" if error.code is None else "close_frame", str(error))
+            return self._session.ended_by_venue("stream_ended" if error.code is None else "close_frame", str(error))
+        finally:
+            self._join()
 
     def _tick(self, now_s: float) -> Close | None:
         for (symbol, feed), status in self._session.feeds.items():
@@ -108,13 +119,19 @@ class Link:
             self._session.unlisted(self._listings.get(), self._now_us())
         if self._socket.control_frames != self._seen_controls:
             self._seen_controls = self._socket.control_frames
-            self._session.alive(now_s)
-        if over := self._over():
-            return Close(over)
+            self._session.life.pong(now_s)
+        self._join()
+        if (over := self._over()) is not None:
+            return over
         return self._perform(self._session.tick(now_s, self._now_us()))
+
+    def _join(self) -> None:
+        while not self._joins.empty():
+            self._keep(self._session.joined(self._joins.get()))
 
     def _goodbye(self) -> None:
         """Say goodbye and keep what the venue had already sent: what arrives is received, and what is received is kept."""
+        self._draining()
         self._socket.say_goodbye(1000)
         until_s = self._now_s() + GOODBYE_S
         try:
@@ -165,14 +182,16 @@ class Link:
             if type(unit) is Event:
                 progress.events += 1
                 progress.last_data_us = unit.received_us
-                if not self._outbox.add(unit):
+                if not self._lane.add(unit):
                     telemetry.event_refused(self._stream, unit.symbol, unit.feed)
             elif type(unit) is Gap:
-                self._outbox.add(unit)
+                self._lane.add(unit)
                 telemetry.gap_detected(self._stream, unit.symbol, unit.feed, unit.from_id, unit.to_id, unit.size)
             elif type(unit) is Quarantined:
-                self._outbox.add(unit)
+                self._lane.add(unit)
                 telemetry.frame_rejected(self._stream, unit.reason, len(unit.frame))
             elif type(unit) is Close:
                 close = unit
+            elif type(unit) is Rotate:
+                self._wish(unit)
         return close

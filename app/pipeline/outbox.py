@@ -37,23 +37,34 @@ class Epoch(NamedTuple):
 
     id: str
     opened_us: int
+    #: Epochs that are still going on: this connection is to take their place.
+    overlaps: tuple[str, ...] = ()
 
 
-class _Section:
-    """The queued units of one epoch."""
+class Lane:
+    """The queued units of one epoch: its connection adds, from one thread. Made by `Outbox.begin`."""
 
-    __slots__ = ("batches", "end", "epoch", "losses", "units")
+    __slots__ = ("_outbox", "batches", "ended", "epoch", "losses", "units")
 
-    def __init__(self, epoch: Epoch) -> None:
+    def __init__(self, outbox: Outbox, epoch: Epoch) -> None:
+        self._outbox = outbox
         self.epoch = epoch
         self.units: deque[tuple[Unit, int]] = deque()
         self.losses: dict[tuple[str, str], Loss] = {}
-        self.end: EpochEnd | None = None
+        self.ended: EpochEnd | None = None
         self.batches = 0
+
+    def add(self, unit: Unit) -> bool:
+        """Queue a unit; False when it was refused, and its number is declared lost."""
+        return self._outbox.add(self, unit)
+
+    def end(self, end: EpochEnd) -> None:
+        """The epoch is over: nothing is added after this."""
+        self._outbox.end(self, end)
 
 
 class Outbox:
-    """Units in, batches out. One reader thread adds, one sender thread takes."""
+    """Units in, batches out. The reader threads of the open connections add, one sender thread takes."""
 
     def __init__(
         self,
@@ -72,7 +83,7 @@ class Outbox:
         self._share_bytes = (max_bytes if guaranteed_bytes is None else guaranteed_bytes) // max(markets, 1)
         self._allowance = allowance
         self._max_events = max_events
-        self._sections: deque[_Section] = deque()
+        self._lanes: deque[Lane] = deque()
         self._by_symbol: dict[str, int] = {}
         self._held_bytes = 0
         self._queued = 0
@@ -91,14 +102,16 @@ class Outbox:
         """Whether a full batch could be taken."""
         return self._queued >= self._max_events
 
-    def begin(self, epoch: Epoch) -> None:
-        """What is added from now on belongs to `epoch`. Its first batch goes out at once, so the epoch is on record."""
+    def begin(self, epoch: Epoch) -> Lane:
+        """Where the units of `epoch` are added. Its first batch goes out at once, so the epoch is on record."""
         with self._ready:
-            self._sections.append(_Section(epoch))
+            lane = Lane(self, epoch)
+            self._lanes.append(lane)
             self._ready.notify()
+        return lane
 
-    def add(self, unit: Unit) -> bool:
-        """Queue a unit; False when it was refused, and its number is declared lost."""
+    def add(self, lane: Lane, unit: Unit) -> bool:
+        """Called by `Lane.add`."""
         if type(unit) is Event:
             size = len(unit.data) + OVERHEAD_BYTES
         elif type(unit) is Quarantined:
@@ -106,7 +119,6 @@ class Outbox:
         else:
             size = OVERHEAD_BYTES
         with self._ready:
-            section = self._sections[-1]
             held = self._by_symbol.get(unit.symbol, 0)
             full = (
                 self._held_bytes + size > self._max_bytes
@@ -114,9 +126,9 @@ class Outbox:
             )
             if full and held and held + size > self._share_bytes and not isinstance(unit, Gap):
                 self.refused += 1
-                self._declare(section, unit)
+                self._declare(lane, unit)
                 return False
-            section.units.append((unit, size))
+            lane.units.append((unit, size))
             self._by_symbol[unit.symbol] = held + size
             self._held_bytes += size
             self._allowance.add(size)
@@ -125,23 +137,23 @@ class Outbox:
                 self._ready.notify()
         return True
 
-    def _declare(self, section: _Section, unit: Event | Quarantined) -> None:
+    def _declare(self, lane: Lane, unit: Event | Quarantined) -> None:
         key = unit.symbol, unit.feed
-        loss = section.losses.get(key)
+        loss = lane.losses.get(key)
         first, start_us, count = unit.number, unit.received_us, 1
         if loss is not None and loss.last == unit.number - 1:
             first, start_us, count = loss.first, loss.start_us, (loss.count or 0) + 1
         elif loss is not None:
             # Not consecutive: the earlier run is queued behind what is there, as a record of its own.
-            section.losses[unit.symbol, f"{unit.feed}\0{loss.first}"] = loss
-        section.losses[key] = Loss(
+            lane.losses[unit.symbol, f"{unit.feed}\0{loss.first}"] = loss
+        lane.losses[key] = Loss(
             unit.symbol, unit.feed, first, unit.number, count, start_us, unit.received_us, "queue_full"
         )
 
-    def end(self, end: EpochEnd) -> None:
-        """The current epoch is over."""
+    def end(self, lane: Lane, end: EpochEnd) -> None:
+        """Called by `Lane.end`."""
         with self._ready:
-            self._sections[-1].end = end
+            lane.ended = end
             self._ready.notify()
 
     def close(self) -> None:
@@ -156,30 +168,33 @@ class Outbox:
             left, self._queued = self._queued, 0
             self._allowance.add(-self._held_bytes)
             self._held_bytes = 0
-            self._sections.clear()
+            self._lanes.clear()
             self._by_symbol.clear()
             return left
 
     def take(self, wait_s: float) -> Batch | None:
-        """The next batch: at most `max_events` of one epoch, oldest first; None when nothing waits after `wait_s`."""
+        """The next batch: at most `max_events` of one epoch; None when nothing waits after `wait_s`.
+
+        An epoch that is over goes out to its end before others; epochs that are going on take turns.
+        """
         with self._ready:
             if not self._closed and self._queued < self._max_events:
                 self._ready.wait(wait_s)
-            while self._sections:
-                section = self._sections[0]
-                if section.units or section.losses or section.end or not section.batches:
-                    return self._batch(section)
-                if len(self._sections) == 1:
-                    return None
-                self._sections.popleft()
+            for lane in sorted(self._lanes, key=lambda lane: lane.ended is None):
+                if lane.units or lane.losses or lane.ended or not lane.batches:
+                    self._lanes.remove(lane)
+                    batch = self._batch(lane)
+                    if batch.end is None:
+                        self._lanes.append(lane)
+                    return batch
             return None
 
-    def _batch(self, section: _Section) -> Batch:
+    def _batch(self, lane: Lane) -> Batch:
         events: list[Event] = []
         quarantined: list[Quarantined] = []
         gaps: list[Gap] = []
         size = 0
-        units = section.units
+        units = lane.units
         for _ in range(min(len(units), self._max_events)):
             unit, unit_size = units.popleft()
             size += unit_size
@@ -195,16 +210,12 @@ class Outbox:
         self._held_bytes -= size
         self._allowance.add(-size)
         self._queued -= len(events) + len(quarantined) + len(gaps)
-        losses, section.losses = tuple(section.losses.values()), {}
-        section.batches += 1
-        end = None
-        if not units:
-            end, section.end = section.end, None
-            if end is not None:
-                self._sections.popleft()
+        losses, lane.losses = tuple(lane.losses.values()), {}
+        lane.batches += 1
+        end = lane.ended if not units else None
         numbers = [(event.symbol, event.feed, event.number) for event in events]
         numbers += [(frame.symbol, frame.feed, frame.number) for frame in quarantined]
         return Batch(
-            self._stream, self._exchange, section.epoch.id, section.batches, section.epoch.opened_us,
-            tuple(runs(numbers)), tuple(events), tuple(quarantined), losses, tuple(gaps), end,
+            self._stream, self._exchange, lane.epoch.id, lane.batches, lane.epoch.opened_us,
+            tuple(runs(numbers)), tuple(events), tuple(quarantined), losses, tuple(gaps), end, lane.epoch.overlaps,
         )  # fmt: skip

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from app import telemetry
 from app.buffer.lease import Holding
-from app.errors import BufferFull, BufferUnavailable
+from app.errors import BufferFull, BufferUnavailable, Interrupted
 from app.wiring import LOCK_SECS, OWNER_SECS, Wiring
 
 #: A flush run ends after this even if the lists fill faster than it empties them, so that a turn-over is never missed.
@@ -64,6 +64,8 @@ def flush(
         if ours is None:
             telemetry.flush_skipped("another run is going on")
             return {"skipped": "another run is going on"}
+        if stop.is_set():
+            return {"skipped": "this worker is stopping"}
         run = wiring.flush()
         report = run.run(deadline_s=deadline_s, keep_going=lambda: ours() and not stop.is_set())
         if seal and not report.failed:
@@ -84,7 +86,11 @@ def archive(wiring: Wiring, stop: threading.Event, *, final: bool = False) -> di
             return {"skipped": "another cycle is going on"}
         if stop.is_set():
             return {"skipped": "this worker is stopping"}
-        return wiring.archive().run(final=final, keep_going=lambda: ours() and not stop.is_set()).as_dict()
+        try:
+            return wiring.archive().run(final=final, keep_going=lambda: ours() and not stop.is_set()).as_dict()
+        except Interrupted as error:
+            telemetry.archive_skipped(str(error))
+            return {"skipped": str(error)}
 
 
 def certify(wiring: Wiring, stop: threading.Event, *, deadline_s: float = CERTIFY_DEADLINE_S) -> dict[str, object]:

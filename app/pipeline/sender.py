@@ -43,7 +43,7 @@ class Sender:
         monotonic_s: Callable[[], float],
         crowd_events: int,
         crowded: Callable[[], None],
-        publish: Callable[[float], None],
+        publish: Callable[[float], bool],
     ) -> None:
         self._stream = stream
         self._outbox, self._buffer, self._spool, self._lease = outbox, buffer, spool, lease
@@ -64,6 +64,8 @@ class Sender:
         self._publish_s = 0.0
         #: Set when Redis says somebody else holds the lease: the reader closes its socket then.
         self.lost = Flag()
+        #: Set when supervision wants another worker to have the stream (`publish` says so): the reader ends then.
+        self.handed_over = Flag()
         self.finished = Flag()
 
     def run(self, deadline_s: Callable[[], float | None]) -> None:
@@ -185,7 +187,8 @@ class Sender:
                     telemetry.lease_lost(self._stream, self._lease.holder())
             if now_s >= self._publish_s:
                 self._publish_s = now_s + 1.0
-                self._publish(now_s)
+                if self._publish(now_s):
+                    self.handed_over.set()
         except BufferUnavailable as error:
             self._renew_s = self._publish_s = self._retry_s = self._silent_s = self._now_s() + RETRY_S
             telemetry.push_failed(self._stream, error)

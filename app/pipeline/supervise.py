@@ -1,16 +1,24 @@
-"""Which streams should run and do not; and the life of one stream task: lease, spool, runner, release."""
+"""Which worker should run which stream; and the life of one stream task: lease, spool, runner, release."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 from app import telemetry
 from app.buffer import spool as spools
 from app.clock import wall_us
 from app.errors import BufferUnavailable
+from app.pipeline.share import ANYONE, assign, standing
 from app.wiring import Wiring
+
+#: A stream that has not seen within so long that it is asked for is asked again.
+HANDOVER_S = 5.0
+SPOOL_IN_USE = "its spool is in use by another process of this host"
+#: Reasons to try another worker.
+FAILURES = (SPOOL_IN_USE, "sender_died")
 
 
 def in_threads() -> bool:
@@ -18,20 +26,40 @@ def in_threads() -> bool:
     return threading.current_thread() is not threading.main_thread()
 
 
-def dispatch(wiring: Wiring, ttl_s: float, send: Callable[[str], object]) -> list[str]:
-    """Send every planned stream that has no lease and is not on its way.
+def dispatch(wiring: Wiring, ttl_s: float, send: Callable[[str, str], object]) -> list[str]:
+    """Send every planned stream that nobody has and that is not on its way; ask for those that another worker should have.
 
-    Returns the streams sent. Raises: BufferUnavailable.
+    `send`: stream, and the node name of the worker, ANYONE where none is on the board. Returns the streams sent.
+    Raises: BufferUnavailable.
     """
     board = wiring.board
     names = sorted(wiring.streams)
-    leased = board.leased(names)
-    sent = [name for name in names if name not in leased and board.dispatch(name, ttl_s)]
-    for name in sent:
-        send(name)
-        telemetry.stream_dispatched(name)
+    told, sent, holders = board.workers(), board.dispatched(names), board.holders(names)
+    # By then every lease of a worker before it has run out or been taken.
+    workers = standing(told, holders, sent, wiring.settings.buffer.lease_secs * 2 / 3)
+    anyones = {name for name, worker in sent.items() if worker == ANYONE}
+    assignments, handovers = assign(names, holders.keys() | anyones, workers)
+    # What was sent to a worker that has left the board is sent again.
+    fresh = [n for n, worker in assignments.items() if board.dispatch(n, ttl_s, worker, instead_of=sent.get(n))]
+    for name in fresh:
+        send(name, assignments[name])
+        telemetry.stream_dispatched(name, assignments[name])
+    _ask(wiring, handovers, holders)
+    waiting = set(names).difference(holders, sent, assignments, *(worker.streams for worker in workers.values()))
+    if waiting:
+        telemetry.streams_waiting(sorted(waiting))
     board.beat(wall_us() // 1_000_000)
-    return sent
+    return fresh
+
+
+def _ask(wiring: Wiring, handovers: list[str], holders: dict[str, str]) -> None:
+    """Ask for these streams, unless some that were asked for are still on their way out."""
+    asked = wiring.board.handovers(list(wiring.streams)) if handovers else {}
+    if any(holders.get(name) == token for name, token in asked.items()):
+        return
+    for name in handovers:
+        if name in holders and wiring.board.ask_handover(name, holders[name], HANDOVER_S):
+            telemetry.handover_asked(name, holders[name])
 
 
 def collect(wiring: Wiring, name: str, stop: threading.Event, crowded: Callable[[], None] = lambda: None) -> str:
@@ -40,7 +68,7 @@ def collect(wiring: Wiring, name: str, stop: threading.Event, crowded: Callable[
     Nothing happens (and the answer says so) when the stream is no longer planned or somebody else has it.
     """
     with suppress(BufferUnavailable):
-        drain_left_spools(wiring)
+        drain_left_spools(wiring, stop)
     stream = wiring.streams.get(name)
     if stream is None:
         return "not planned"
@@ -53,7 +81,7 @@ def collect(wiring: Wiring, name: str, stop: threading.Event, crowded: Callable[
         patience -= 1
     if not locked:
         lease.release()
-        return "its spool is in use by another process of this host"
+        return SPOOL_IN_USE
     reason = "error"
     try:
         reason = wiring.runner(stream, lease, spool, stop, crowded).run()
@@ -61,27 +89,33 @@ def collect(wiring: Wiring, name: str, stop: threading.Event, crowded: Callable[
         telemetry.stream_stopped(name, reason, spools.size_bytes(spool.directory.parent) if spool else 0)
         spool.close()
         try:
+            if reason in ("handed_over", "stop"):
+                wiring.board.arrived(name)  # while nobody else can be on the way
             lease.release()
         except BufferUnavailable:
             pass  # it runs out by itself
     return reason
 
 
-def drain_left_spools(wiring: Wiring) -> None:
-    """Deliver the spools of streams that run elsewhere now, or no longer: nobody on this host would open them again.
+def drain_left_spools(wiring: Wiring, stop: threading.Event) -> None:
+    """Deliver, until `stop`, the spools of streams that run elsewhere or no longer: nobody here would open them again.
 
     Those of streams that are about to start here are left to them. Raises: BufferUnavailable.
     """
     names = spools.streams(wiring.settings.spool.dir)
     leased = wiring.board.leased(names)
-    drain_spools(wiring, [name for name in names if name in leased or name not in wiring.streams])
+    drain_spools(wiring, [name for name in names if name in leased or name not in wiring.streams], stop)
 
 
-def drain_spools(wiring: Wiring, names: Sequence[str] | None = None) -> bool:
-    """Deliver what streams (all, or those of `names`) left in the spools of this host and nobody is using.
+def drain_spools(wiring: Wiring, names: Sequence[str] | None = None, stop: threading.Event | None = None) -> bool:
+    """Deliver, until `stop`, what streams (all, or those of `names`) left in the spools of this host and nobody is using.
 
     True when none is left. What Redis does not take stays where it is.
     """
+
+    def deliver(stream: str, element: bytes) -> bool:
+        return not (stop is not None and stop.is_set()) and wiring.buffer.push(stream, element) is not None
+
     empty = True
     for name in spools.streams(wiring.settings.spool.dir) if names is None else names:
         spool = wiring.spool(name)
@@ -89,7 +123,7 @@ def drain_spools(wiring: Wiring, names: Sequence[str] | None = None) -> bool:
             empty = False
             continue
         try:
-            empty = spool.drain(lambda element, stream=name: wiring.buffer.push(stream, element) is not None) and empty  # type: ignore[misc]
+            empty = spool.drain(partial(deliver, name)) and empty
         except BufferUnavailable as error:
             telemetry.push_failed(name, error)
             return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 
 from app.buffer.budget import Budget
-from app.connection.backoff import DEFAULT_RETRY_AFTER_S
+from app.connection.backoff import DEFAULT_RETRY_AFTER_S, told_s
 from app.errors import BufferUnavailable, FrameRejected
 from app.exchanges import exchange_of
 from app.pipeline.plan import Stream
@@ -13,10 +13,11 @@ from app.pipeline.plan import Stream
 TIMEOUT_S = 5.0
 
 
-def unlisted(stream: Stream, budget: Budget) -> dict[str, str]:
+def unlisted(stream: Stream, budget: Budget) -> dict[str, str] | None:
     """The stream's symbols that its venue does not list, with words for people.
 
-    Empty where the venue could not be asked: then silence is judged by freshness alone.
+    Empty where the venue could not be asked: then silence is judged by freshness alone. None when its answer was to stay
+    away; all workers know of it then.
     """
     exchange = exchange_of(stream.exchange, stream.source)
     try:
@@ -30,8 +31,9 @@ def unlisted(stream: Stream, budget: Budget) -> dict[str, str]:
             headers={"User-Agent": "collector"},
         )
         if response.status_code in (418, 429):
-            told = response.headers.get("retry-after", "")
-            budget.block(stream.exchange, float(told) if told.isdecimal() else DEFAULT_RETRY_AFTER_S)
+            told = told_s(response.headers.get("retry-after", ""))
+            budget.block(stream.exchange, DEFAULT_RETRY_AFTER_S if told is None else told)
+            return None
         response.raise_for_status()
         listed = exchange.listed(response.content)
     except (httpx.HTTPError, FrameRejected, BufferUnavailable):

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from app import telemetry
 from app.model import ORDERBOOK, Batch, Event, Range
 from app.store.engine import classify
+from app.store.holes import with_holes
 from app.store.known import KnownRanges
 from app.store.records import set_aside, write
 
@@ -96,7 +97,7 @@ def insert(connection: Connection, batches: Sequence[Batch], known: KnownRanges,
         for event in batch.events:
             if not replayed or not _within(event.symbol, event.feed, event.number, replayed):
                 by_feed.setdefault((batch.exchange, event.feed), []).append((batch, event))
-        write(connection, batch)
+        write(connection, with_holes(connection, batch, known))
         for unit in batch.quarantined:
             if not replayed or not _within(unit.symbol, unit.feed, unit.number, replayed):
                 tallies.of(batch.epoch, unit.symbol, unit.feed, unit.number).quarantined += 1

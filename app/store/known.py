@@ -1,4 +1,4 @@
-"""Which numbers of an epoch are stored already: what makes a replayed batch a no-op."""
+"""Which numbers of an epoch are stored already: what makes a replayed batch a no-op, and a hole in the numbers visible."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ class KnownRanges:
     def __init__(self) -> None:
         self._kept: _Ranges = {}
         self._filling: _Ranges = {}
+        #: Numbers that were declared lost, kept like those that are stored.
+        self._kept_lost: _Ranges = {}
+        self._filling_lost: _Ranges = {}
         self._epochs: set[str] = set()
+        self._in_doubt: set[str] = set()
 
     def missing(self, epochs: Iterable[str]) -> list[str]:
         """Those of `epochs` that have not been loaded yet; they count as loaded from now on."""
@@ -30,13 +34,20 @@ class KnownRanges:
 
     def load(self, connection: Connection, epochs: list[str], *, ledger: bool = False) -> None:
         """Add the ranges that this file, to which nothing is added any more, knows of `epochs`."""
-        self._read(self._kept, connection, epochs, (LEDGER_RECORDS if ledger else SEGMENT_RECORDS)["ranges"])
+        records = LEDGER_RECORDS if ledger else SEGMENT_RECORDS
+        self._read(self._kept, connection, epochs, records["ranges"])
+        self._read(self._kept_lost, connection, epochs, records["losses"])
+
+    def doubt(self, epochs: Iterable[str]) -> None:
+        """A file that may hold numbers of `epochs` cannot be read: of these no hole can be proved."""
+        self._in_doubt.update(epochs)
 
     def renew(self, connection: Connection, epochs: list[str]) -> None:
         """What the open segment holds of `epochs`, in place of what was said of it before. Call it inside the
         transaction that adds to it: another flush may have stored some of it since the last one."""
-        self._filling = {}
+        self._filling, self._filling_lost = {}, {}
         self._read(self._filling, connection, epochs, SEGMENT_RECORDS["ranges"])
+        self._read(self._filling_lost, connection, epochs, SEGMENT_RECORDS["losses"])
 
     def _read(self, ranges: _Ranges, connection: Connection, epochs: list[str], table: Table) -> None:
         columns = (table.c.epoch, table.c.symbol, table.c.feed, table.c.first, table.c.last)
@@ -52,6 +63,32 @@ class KnownRanges:
             ranges[-1] = ranges[-1][0], added.last
         else:
             ranges.append((added.first, added.last))
+
+    def lose(self, epoch: str, symbol: str, feed: str, first: int, last: int) -> None:
+        """These numbers are declared lost from now on."""
+        self._filling_lost.setdefault((epoch, symbol, feed), []).append((first, last))
+
+    def hole_before(self, epoch: str, arrived: Range) -> list[tuple[int, int]]:
+        """Numbers below `arrived`, down to what is stored there, that are neither stored nor declared lost.
+
+        A stream's batches come in order, out of Redis and spool alike: what is missing here waits nowhere any more.
+        """
+        key = epoch, arrived.symbol, arrived.feed
+        if epoch in self._in_doubt:
+            return []
+        stored = self._kept.get(key, []) + self._filling.get(key, [])
+        below = (min(last, arrived.first - 1) for first, last in stored if first < arrived.first)
+        next_number = max(below, default=0) + 1
+        if next_number == arrived.first:
+            return []
+        found = []
+        for first, last in sorted(self._kept_lost.get(key, []) + self._filling_lost.get(key, [])):
+            if next_number < min(first, arrived.first):
+                found.append((next_number, min(first, arrived.first) - 1))
+            next_number = max(next_number, last + 1)
+        if next_number < arrived.first:
+            found.append((next_number, arrived.first - 1))
+        return found
 
     def covers(self, epoch: str, asked: Range) -> bool:
         """True when all of `asked` is stored."""

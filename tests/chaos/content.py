@@ -255,6 +255,8 @@ class Held(Facts):
     ranges: list[NumberRange] = field(default_factory=list)
     #: Units counted as replays.
     replays: int = 0
+    #: epoch -> when its connection was opened
+    opened_us: dict[str, int] = field(default_factory=dict)
 
     def covers(self, ranges: list[NumberRange]) -> bool:
         return bool(ranges) and all(
@@ -341,6 +343,7 @@ def _gather(found: Held, records: dict[str, list[dict[str, Any]]]) -> None:
     for q in records["quarantine"]:
         found.quarantine[q["epoch"], q["symbol"], q["feed"], q["number"], q["frame"]] += 1
     for e in records["epochs"]:
+        found.opened_us[e["epoch"]] = e["opened_us"]
         if e["epoch"] not in found.epochs or e["ended_us"] is not None:
             last = None if e["last_numbers"] is None else msgspec.json.decode(e["last_numbers"])
             found.epochs[e["epoch"]] = (e["stream"], e["exchange"], e["ended_us"], e["reason"], last)

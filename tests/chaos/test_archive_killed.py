@@ -180,6 +180,10 @@ def _killed_at_every_boundary(
     return whole
 
 
+@pytest.mark.row("K4")
+@pytest.mark.row("K5")
+@pytest.mark.row("K7")
+@pytest.mark.row("K8")
 def test_a_cycle_killed_at_any_boundary_is_finished_by_the_next_one(nursery: Nursery, rig: Rig, tmp_path: Path) -> None:
     sealed = _sealed(rig, _hour("binance", 1, "btcusdt"), _hour("okx", 2, "BTC-USDT", feeds="t"))
 
@@ -204,6 +208,8 @@ def moto() -> Iterator[s3_servers.Server]:
         yield server
 
 
+@pytest.mark.row("K6")
+@pytest.mark.row("K7")
 def test_a_cycle_to_s3_killed_at_any_step_is_finished_by_the_next_one(
     nursery: Nursery, rig: Rig, tmp_path: Path, moto: s3_servers.Server
 ) -> None:
@@ -224,6 +230,7 @@ def test_a_cycle_to_s3_killed_at_any_step_is_finished_by_the_next_one(
     assert passed == STEPS + REMOVAL_STEPS
 
 
+@pytest.mark.row("C1")
 def test_two_archivers_at_once_make_one_object_of_each_market(nursery: Nursery, rig: Rig, tmp_path: Path) -> None:
     sealed = _sealed(rig, first_hour, _hour("okx", 7, "BTC-USDT", "ETH-USDT"), _hour("bybit", 8, "BTCUSDT"))
     for number in range(4):
@@ -245,6 +252,7 @@ def _conflicts(ledger: Ledger) -> list[tuple[str, int]]:
         connection.close()
 
 
+@pytest.mark.row("S10")
 def test_foreign_bytes_under_a_key_are_kept_put_on_record_and_passed_by(rig: Rig, tmp_path: Path) -> None:
     sealed = _sealed(rig, _hour("binance", 1, "btcusdt", "ethusdt"))
     store = rig.wiring().store
@@ -409,6 +417,7 @@ def test_a_damaged_segment_does_not_keep_the_others_from_the_archive(rig: Rig) -
     assert sorted(entry[:4] for entry in rig.wiring().ledger.objects()) == sorted(p for p in sealed.rows if p[0] > 1)
 
 
+@pytest.mark.row("S6")
 def test_bytes_that_rot_in_the_store_after_their_proof_are_found_by_verify(archived: tuple[Rig, Sealed]) -> None:
     """A removal believes the proof and the manifest; it does not read every object a second time."""
     rig, _ = archived

@@ -89,6 +89,8 @@ def _finish(nursery: Nursery, rig: Rig, again: dict[str, Any]) -> None:
     assert rig.wiring().buffer.depths() == []
 
 
+@pytest.mark.row("K2")
+@pytest.mark.row("K3")
 def test_a_first_run_killed_at_any_boundary_stores_everything_once_when_it_runs_again(
     nursery: Nursery, tmp_path: Path, redis_server: RedisProcess
 ) -> None:
@@ -292,6 +294,7 @@ def _sleep_at(number: int, rig: Rig, content: Content) -> tuple[list[str], list[
     return steps, removed
 
 
+@pytest.mark.row("D1")
 def test_a_claim_stays_in_redis_while_the_segment_is_locked_and_is_stored_afterwards(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,6 +325,7 @@ def test_a_claim_stays_in_redis_while_the_segment_is_locked_and_is_stored_afterw
     assert _assert_complete(rig, content).replays == content.replays
 
 
+@pytest.mark.row("D2")
 def test_a_claim_stays_in_redis_while_the_disk_is_full_and_is_stored_when_there_is_room(rig: Rig) -> None:
     content = Content()
     c = content.connection("okx-0-trade", 22, T0_US)
@@ -356,6 +360,7 @@ def _every_connection(pragma: str) -> Iterator[None]:
         event.remove(Engine, "connect", connected)
 
 
+@pytest.mark.row("R5")
 def test_what_a_restored_redis_hands_out_again_is_counted_and_not_stored_again(
     own_redis: RedisProcess, tmp_path: Path
 ) -> None:
@@ -383,6 +388,7 @@ def test_what_a_restored_redis_hands_out_again_is_counted_and_not_stored_again(
     assert rig.wiring().buffer.depths() == []
 
 
+@pytest.mark.row("R1")
 def test_everything_pushed_before_redis_was_killed_is_stored_after_its_restart(
     own_redis: RedisProcess, tmp_path: Path
 ) -> None:
@@ -399,6 +405,7 @@ def test_everything_pushed_before_redis_was_killed_is_stored_after_its_restart(
     assert _assert_complete(rig, content).replays == content.replays
 
 
+@pytest.mark.row("K3")
 def test_redis_killed_between_commit_and_acknowledgement_gives_replays_and_no_loss(
     own_redis: RedisProcess, tmp_path: Path
 ) -> None:

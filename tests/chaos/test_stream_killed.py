@@ -84,6 +84,7 @@ def _finished(nursery: Nursery, rig: Rig, exchange: ExchangeProcess, wanted: int
     assert taken.wait().result == "stop"
 
 
+@pytest.mark.row("K1")
 def test_a_process_killed_before_a_push_loses_what_was_in_its_hand_and_the_next_waits_for_the_lease(
     nursery: Nursery, rig: Rig, exchange_server: Callable[..., ExchangeProcess]
 ) -> None:
@@ -121,6 +122,8 @@ def _numbers_of(found: Held, epoch: str) -> dict[tuple[str, str, str], set[int]]
     return {key: fate.numbers for key, fate in found.fates.items() if key[0] == epoch}
 
 
+@pytest.mark.row("K1")
+@pytest.mark.row("R3")
 def test_the_spool_of_a_killed_process_is_delivered_by_the_next_one(
     nursery: Nursery, own_redis: RedisProcess, tmp_path: Path, exchange_server: Callable[..., ExchangeProcess]
 ) -> None:
@@ -162,6 +165,8 @@ def _spooled(directory: Path) -> list[bytes]:
     return found
 
 
+@pytest.mark.row("K9")
+@pytest.mark.row("R3")
 def test_a_process_stopped_while_redis_does_not_answer_leaves_everything_it_received_in_its_spool(
     nursery: Nursery, own_redis: RedisProcess, tmp_path: Path, exchange_server: Callable[..., ExchangeProcess]
 ) -> None:
@@ -185,6 +190,37 @@ def test_a_process_stopped_while_redis_does_not_answer_leaves_everything_it_rece
     assert _archived_by_epoch(wiring) == {epoch: _sent_by_connection(exchange, "binance")[0]}
 
 
+def test_a_process_that_stood_still_for_longer_than_its_lease_brings_what_it_received_and_leaves_the_stream_to_the_next(
+    nursery: Nursery, rig: Rig, tmp_path: Path, exchange_server: Callable[..., ExchangeProcess]
+) -> None:
+    exchange = exchange_server(rate=20)
+    _settings(rig, exchange, ONE_MARKET)
+    elsewhere = tmp_path / "elsewhere.toml"  # as on another host: a spool of its own
+    elsewhere.write_text(f'{rig.path.read_text()}\n[spool]\ndir = "{tmp_path / "spool-elsewhere"}"\n')
+    wiring = rig.wiring()
+    first = nursery.start("collect", rig.path, stream=STREAM)
+    until(lambda: _events(wiring) >= 20, "events in Redis")
+    first.signal(signal.SIGSTOP)
+    until(lambda: not wiring.board.leased([STREAM]), "its lease runs out", 2 * LEASE_SECS)
+    second = nursery.start("collect", elsewhere, stream=STREAM)
+    taken = until(lambda: wiring.board.holders([STREAM]), "the next one has it")
+    first.signal(signal.SIGCONT)
+    assert first.wait().result == "lease_lost"
+    assert wiring.board.holders([STREAM]) == taken
+    until(lambda: len({line["connection"] for line in exchange.lines() if "data" in line}) == 2, "and is sent data")
+    exchange.halt()
+    second.signal(signal.SIGTERM)
+    assert second.wait().result == "stop"
+    finish(wiring)
+    assert sorted(reason for _, reason in _epochs(held(rig))) == ["lease_lost", "stop"]
+    texts = {text for feeds in _archived_by_epoch(wiring).values() for found in feeds.values() for text in found}
+    # `maybe`: it was written to a connection that the other side was closing.
+    sent = [line for line in exchange.sent() if line["venue"] == "binance" and not line.get("maybe")]
+    assert {line["data"] for line in sent} <= texts
+
+
+@pytest.mark.row("K1")
+@pytest.mark.row("K9")
 @pytest.mark.timeout(180)
 def test_the_streams_of_a_killed_worker_go_to_another_one_which_ends_cleanly_with_all_it_received(
     rig: Rig, exchange_server: Callable[..., ExchangeProcess]
@@ -211,12 +247,10 @@ def test_the_streams_of_a_killed_worker_go_to_another_one_which_ends_cleanly_wit
         first = next(worker for worker in workers.values() if worker.pid in holders())
         (second,) = (worker for worker in workers.values() if worker is not first)
         assert first.signal(signal.SIGKILL) == -signal.SIGKILL
-        # As if the fifteen seconds had gone by in which a dispatched stream is not dispatched again.
-        wiring.redis.delete(*(f"{rig.prefix}:dispatched:{name}" for name in names))
         send = dispatcher(rig)
 
         def taken_over() -> bool:
-            dispatch(wiring, 1, send)
+            dispatch(wiring, LEASE_SECS, send)
             return leased() == set(names) and holders() == {second.pid}
 
         until(taken_over, "the other one has them all")

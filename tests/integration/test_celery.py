@@ -66,6 +66,7 @@ class Bomb:
         return Path.touch, (self.path,)
 
 
+@pytest.mark.row("C6")
 def test_a_pickled_message_is_refused_unread_and_the_worker_goes_on(app: Any, marks: Marks, tmp_path: Path) -> None:
     bomb = tmp_path / "exploded"
     with app.connection_for_write() as connection:
@@ -84,6 +85,7 @@ def test_a_pickled_message_is_refused_unread_and_the_worker_goes_on(app: Any, ma
     assert not bomb.exists()
 
 
+@pytest.mark.row("C6")
 def test_an_unknown_task_is_discarded_and_the_worker_goes_on(app: Any, marks: Marks) -> None:
     app.send_task("tests.never_registered", (1,), queue="default")
     app.send_task("tests.mark", ("after",))

@@ -100,6 +100,7 @@ def test_check_passes_good_settings_and_shows_each_with_its_origin(recorder: Rig
     assert settings["websocket.max_retry_delay_secs"]["origin"] == "default"
 
 
+@pytest.mark.row("R4")
 def test_check_lists_everything_that_is_missing_at_once(own_redis: RedisProcess, tmp_path: Path) -> None:
     rig = Rig(tmp_path, own_redis.url)
     own_redis.client().config_set("maxmemory-policy", "allkeys-lru")

@@ -167,6 +167,7 @@ def ran(redis_server: RedisProcess, tmp_path_factory: pytest.TempPathFactory) ->
             server.stop()
 
 
+@pytest.mark.row("K9")
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("name", [*LINES, BARE, BEAT])
 def test_a_line_comes_up_and_ends_cleanly_on_sigterm(name: str, ran: Ran) -> None:
@@ -198,6 +199,7 @@ def test_a_bare_worker_says_that_it_needs_a_beat(ran: Ran) -> None:
     assert "needs" not in ready
 
 
+@pytest.mark.row("K9")
 @pytest.mark.parametrize("name", ["lines", BARE, BEAT])
 def test_what_was_received_before_the_sigterm_is_all_there(name: str, ran: Ran) -> None:
     wiring = ran.rigs[name].wiring()

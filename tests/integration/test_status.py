@@ -21,6 +21,27 @@ def test_a_stream_that_nobody_runs_is_down(rig: Rig) -> None:
     ]
 
 
+def test_the_stream_workers_are_shown_with_their_streams(rig: Rig) -> None:
+    rig.write(markets={"okx": ["BTC-USDT"]})
+    told = {"process": "a:1", "streams": ["okx-0-orderbook.trade", "x"], "threads": 8, "since_us": 1_790_000_000_000_000,
+            "up_s": 9.0, "failing": False}  # fmt: skip
+    idle = {**told, "streams": [], "failing": True}
+    board = rig.wiring().board
+    board.join("stream-1@a", told, 60)
+    board.join("stream-2@b", idle, 60)
+    assert json.loads(rig.collector("status", "--json").stdout)["workers"] == {"stream-1@a": told, "stream-2@b": idle}
+    lines = rig.collector("status").stdout.splitlines()
+    assert [line.split() for line in lines[-4:-1]] == [
+        ["WORKER", "SINCE", "(UTC)", "FREE", "STREAMS"],
+        ["stream-1@a", "09-21", "14:13:20", "6", "2:", "okx-0-orderbook.trade,", "x"],
+        ["stream-2@b", "09-21", "14:13:20", "8", "a", "stream", "failed", "here", "lately;", "0"],
+    ]
+    board.leave("stream-2@b")
+    board.join("stream-1@a", {**told, "threads": 2}, 60)
+    feeds = json.loads(rig.collector("status", "--json").stdout)["feeds"]
+    assert {row["why"] for row in feeds} == {"no stream worker has a free thread"}
+
+
 def test_live_feeds_are_fine_and_a_refused_one_needs_a_look(
     rig: Rig, exchange_server: Callable[..., ExchangeProcess]
 ) -> None:

@@ -86,7 +86,7 @@ def test_both_feeds_of_every_exchange_arrive_in_the_lists_and_a_stop_ends_the_ep
         assert end is not None
         assert end.reason == "stop"
         assert {(r.symbol, r.feed): r.last for r in end.last_numbers} == {k: given[-1] for k, given in numbers.items()}
-        assert epoch == collecting.runners[name].progress.epoch
+        assert epoch == collecting.runners[name].state(0.0)["epoch"]
 
 
 def test_a_stop_while_redis_is_frozen_leaves_everything_in_the_spool_and_the_next_start_delivers_it(
@@ -148,6 +148,7 @@ def test_a_spool_that_no_stream_owns_any_more_is_delivered_by_the_next_start_of_
     assert batches(wiring, "binance-0-trade") == [left]
 
 
+@pytest.mark.row("X4")
 @pytest.mark.parametrize("speaks", [True, False], ids=["the venue refuses it", "the venue stays silent"])
 def test_an_unknown_symbol_is_rejected_with_the_reason_and_the_others_are_live(
     speaks: bool, rig: Rig, exchange_server: StartExchanges
@@ -184,6 +185,7 @@ def test_a_stream_that_somebody_else_holds_is_left_to_them(rig: Rig) -> None:
     assert collect(wiring, "bybit-7-orderbook.trade", threading.Event()) == "not planned"
 
 
+@pytest.mark.row("C3")
 def test_who_loses_the_lease_closes_the_socket_and_delivers_what_it_has(
     rig: Rig, exchange_server: StartExchanges
 ) -> None:
@@ -205,6 +207,7 @@ def test_who_loses_the_lease_closes_the_socket_and_delivers_what_it_has(
     assert compare(wiring, server.sent()) == {}
 
 
+@pytest.mark.row("R3")
 @pytest.mark.timeout(110)
 def test_twenty_seconds_without_redis_at_a_thousand_frames_a_second_lose_nothing(
     own_redis: RedisProcess, exchange_server: StartExchanges, tmp_path: Any
@@ -258,6 +261,7 @@ def assert_lost_are_declared(wiring: Wiring, sent: list[dict[str, Any]]) -> None
     assert {key: [data for _, data in found] for key, found in rows.items()} == expected
 
 
+@pytest.mark.row("X12")
 def test_a_market_that_floods_loses_only_its_own_events_and_says_which(rig: Rig) -> None:
     rounds, burst, padding = 150, 100, 400
     limit = 256 * 1024
@@ -314,6 +318,7 @@ def test_a_market_that_floods_loses_only_its_own_events_and_says_which(rig: Rig)
     assert sorted(kept + lost) == list(range(1, rounds * burst + 1))
 
 
+@pytest.mark.row("X5")
 def test_frames_that_cannot_be_read_are_kept_with_the_reason_and_the_stream_goes_on(rig: Rig) -> None:
     whole = bybit_trade("BTCUSDT", 7)
     oversized = bybit_trade("BTCUSDT", 8, padding=8000).encode()

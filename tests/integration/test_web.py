@@ -91,7 +91,7 @@ def test_what_streams_do_shows_in_health_readiness_and_metrics(
         assert body["connections"] == {"up": 1, "total": 2}
         with Collecting(wiring, OKX) as other:
             until(other.live, "OKX is live")
-            assert dispatch(wiring, 15, lambda stream: pytest.fail(f"{stream} has a lease")) == []
+            assert dispatch(wiring, 15, lambda stream, worker: pytest.fail(f"{stream} has a lease")) == []
             body = client.get("/health").json()
             assert (body["status"], body["connections"]) == ("healthy", {"up": 2, "total": 2})
             assert {(s["stream"], f["symbol"], f["feed"], f["state"]) for s in body["streams"] for f in s["feeds"]} == {

@@ -161,37 +161,50 @@ def nursery(directory: Path, environ: Mapping[str, str]) -> Iterator[Nursery]:
 class CeleryWorker:
     """A worker process as the Procfile starts one, for these queues; `environ` names its settings."""
 
-    def __init__(self, name: str, queues: str, threads: int, directory: Path, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, queues: str, threads: int, directory: Path, environ: Mapping[str, str], *options: str
+    ) -> None:
         self._log = (directory / f"{name}.log").open("w+b")
         command = [
             sys.executable, "-m", "celery", "-A", "app", "worker", "-P", "threads", "-Q", queues, "-c", str(threads),
-            "-n", f"{name}@%h", "--without-gossip", "--without-mingle", "--loglevel", "INFO",
+            "-n", f"{name}@%h", "--without-gossip", "--without-mingle", "--loglevel", "INFO", *options,
         ]  # fmt: skip
         self._process = subprocess.Popen(
-            command, cwd=CHECKOUT, env=dict(environ), stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log
-        )
+            command, cwd=CHECKOUT, env=dict(environ), stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
+            start_new_session=True,
+        )  # fmt: skip
         self.pid = self._process.pid
 
     def signal(self, number: int) -> int:
         """Send a signal that ends it; returns its exit code, -N where signal N ended it."""
         self._process.send_signal(number)
-        return self._process.wait(30)
+        return self.wait()
+
+    def wait(self, seconds: float = 30) -> int:
+        """Its exit code, when it has ended."""
+        return self._process.wait(seconds)
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
 
     @property
     def log(self) -> str:
         return Path(self._log.name).read_text(errors="replace")
 
     def close(self) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
+        with suppress(ProcessLookupError):  # with -B it has a child
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
         self._log.close()
 
 
 @contextmanager
-def celery_workers(names: tuple[str, ...], queues: str, rig: Rig, *, threads: int) -> Iterator[dict[str, CeleryWorker]]:
+def celery_workers(
+    names: tuple[str, ...], queues: str, rig: Rig, *options: str, threads: int
+) -> Iterator[dict[str, CeleryWorker]]:
     """Workers of one settings file for the time of a `with`."""
-    workers = {name: CeleryWorker(name, queues, threads, rig.directory, rig.environ) for name in names}
+    workers = {name: CeleryWorker(name, queues, threads, rig.directory, rig.environ, *options) for name in names}
     try:
         yield workers
     finally:
@@ -199,13 +212,19 @@ def celery_workers(names: tuple[str, ...], queues: str, rig: Rig, *, threads: in
             worker.close()
 
 
-def dispatcher(rig: Rig) -> Callable[[str], object]:
-    """Sends the task of a stream to the workers of `rig`, as the supervisor task does."""
+def dispatcher(rig: Rig) -> Callable[..., object]:
+    """Sends the task of a stream to a worker of `rig` ("": to any), as the supervisor task does."""
     from celery import Celery
+    from celery.utils.nodenames import worker_direct
 
     sender = Celery("tests", broker=rig.redis_url, set_as_current=False)
     sender.conf.broker_transport_options = {"global_keyprefix": f"{rig.prefix}:celery:"}
-    return lambda stream: sender.send_task("streams.run", (stream,), queue="streams", expires=15)
+
+    def send(stream: str, worker: str = "") -> object:
+        queue = worker_direct(worker) if worker else "streams"
+        return sender.send_task("streams.run", (stream,), queue=queue, expires=15)
+
+    return send
 
 
 def places(passed: list[str]) -> list[int]:

@@ -4,6 +4,7 @@ and the archive read back without the application's own reader."""
 from __future__ import annotations
 
 import io
+import ssl
 import threading
 import time
 from collections import Counter
@@ -222,13 +223,14 @@ class Scripted(AbstractContextManager["Scripted"]):
     """A venue of the test's own, on a port of its own: what each connection hears is a function of the test.
 
     `script` gets the connection and its number (1, 2, ...) after the client's first message; the connection then stays
-    open until the client closes it.
+    open until the client closes it. With `tls` it speaks TLS.
     """
 
-    def __init__(self, script: Script) -> None:
-        self._script = script
-        self._connections = 0
-        self._server: Server = serve(self._converse, "127.0.0.1", 0, compression=None, ping_interval=None)
+    def __init__(self, script: Script, tls: ssl.SSLContext | None = None) -> None:
+        self._script, self._scheme = script, "wss" if tls else "ws"
+        #: Clients that were let in so far.
+        self.connections = 0
+        self._server: Server = serve(self._converse, "127.0.0.1", 0, compression=None, ping_interval=None, ssl=tls)
         self.port: int = self._server.socket.getsockname()[1]
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
@@ -236,13 +238,13 @@ class Scripted(AbstractContextManager["Scripted"]):
     @property
     def venue(self) -> dict[str, str]:
         """Settings: there is no REST behind it, which a collector has to bear."""
-        return {"ws_url": f"ws://127.0.0.1:{self.port}", "rest_url": f"http://127.0.0.1:{self.port}/none"}
+        return {"ws_url": f"{self._scheme}://127.0.0.1:{self.port}", "rest_url": f"http://127.0.0.1:{self.port}/none"}
 
     def _converse(self, connection: ServerConnection) -> None:
-        self._connections += 1
+        self.connections += 1
         try:
             connection.recv(timeout=10)
-            self._script(connection, self._connections)
+            self._script(connection, self.connections)
             while True:
                 connection.recv()
         except (ConnectionClosed, TimeoutError):

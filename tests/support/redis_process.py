@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,6 +49,11 @@ class RedisProcess:
         """SIGKILL: what is not on its disk is gone."""
         self._server.process.kill()
         self._server.process.wait()
+
+    def forget(self) -> None:
+        """Kill it and take its disk away: what a Redis without persistence keeps over a restart."""
+        self.kill()
+        shutil.rmtree(self._directory)
 
     def stop(self) -> None:
         """End it; frozen ones are thawed first."""

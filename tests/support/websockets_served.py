@@ -48,7 +48,7 @@ class Wire:
     """The server's end of one accepted TCP connection."""
 
     def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
+        self.connection = connection
         connection.settimeout(10)
         self._read = connection.makefile("rb")
         self.request_line = self._read.readline().decode().strip()
@@ -57,13 +57,16 @@ class Wire:
             name, _, value = line.partition(":")
             self.headers[name.lower()] = value.strip()
 
-    def accept(self) -> None:
-        """Finish the handshake."""
+    def accept(self, *headers: bytes) -> None:
+        """Finish the handshake; `headers` are lines to go with it."""
         key = self.headers["sec-websocket-key"].encode()
         token = base64.b64encode(hashlib.sha1(key + _GUID).digest()).decode()
         self.send(
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Accept: " + token.encode() + b"\r\n\r\n"
+            + b"".join(line + b"\r\n" for line in headers)
+            + b"Sec-WebSocket-Accept: "
+            + token.encode()
+            + b"\r\n\r\n"
         )
 
     def refuse(self, status: str, *headers: str) -> None:
@@ -72,7 +75,7 @@ class Wire:
         self.send("\r\n".join(lines).encode())
 
     def send(self, data: bytes) -> None:
-        self._connection.sendall(data)
+        self.connection.sendall(data)
 
     def receive(self) -> tuple[int, bytes]:
         """Opcode and payload of the client's next frame."""
@@ -91,17 +94,21 @@ class Wire:
 
 
 @contextmanager
-def wired(script: Callable[[Wire], None]) -> Iterator[str]:
-    """`script(wire)` for the first client, then the connection ends; yields the URL. What the script raises is raised."""
+def wired(script: Callable[[Wire], None], clients: int = 1) -> Iterator[str]:
+    """`script(wire)` for the first `clients`, one after the other, whose connection then ends; yields the URL.
+
+    What the script raises is raised.
+    """
     raised: list[BaseException] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(10)
 
         def run() -> None:
             try:
-                connection, _ = listener.accept()
-                with connection:
-                    script(Wire(connection))
+                for _ in range(clients):
+                    connection, _ = listener.accept()
+                    with connection:
+                        script(Wire(connection))
             except BaseException as error:  # noqa: BLE001 - told to the test
                 raised.append(error)
 

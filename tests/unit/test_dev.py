@@ -146,7 +146,12 @@ def test_tests_and_demo_do_not_see_the_settings_of_the_shell_but_run_does(checko
         "FEEDS": "trades", "DATABASE_PATH": "/srv/x.db", "WS_MAX_RETRY_DELAY_SECS": "1", "MERGE_ENABLED_FOR_DYNACONF": "true",
     }  # fmt: skip
     proxies = {"https_proxy": "http://p", "NO_PROXY": "x"}
-    kept = {"COLLECTOR_TEST_REQUIRE": "redis", "COLLECTOR_FRAMES": "/frames", "HOME": "/home/x"}
+    kept = {
+        "COLLECTOR_TEST_REQUIRE": "redis",
+        "COLLECTOR_TEST_SEED": "7",
+        "COLLECTOR_FRAMES": "/frames",
+        "HOME": "/home/x",
+    }
     seen = {}
     for command in ("test", "demo", "live", "run"):
         run(checkout, command, **shell, **kept)

@@ -230,13 +230,28 @@ def test_an_event_that_overlaps_what_is_known_and_reaches_further_is_no_gap() ->
     assert found == [(RESET, None), (OK, None), (OK, None)]
 
 
-def test_a_new_connection_forgets_books_and_remembers_trades() -> None:
-    continuity = Continuity()
-    continuity.check(dense(1, 5, feed=ORDERBOOK), 1)
-    continuity.check(dense(1, 5, feed=TRADE), 2)
-    continuity.new_epoch()
+def test_a_new_connection_begins_books_anew_and_takes_up_the_trades_of_the_one_before() -> None:
+    before, continuity = Continuity(), Continuity()
+    before.check(dense(1, 5, feed=ORDERBOOK), 1)
+    before.check(dense(1, 5, feed=TRADE), 2)
+    assert continuity.join(before) == []
     assert continuity.check(dense(90, 95, feed=ORDERBOOK), 3) == (RESET, None)
     assert continuity.check(dense(9, 9, feed=TRADE), 4) == (GAP, Hole(6, 8, 3, 2))
+
+
+@pytest.mark.parametrize(
+    ("old_last", "new_first", "hole"),
+    [(10, 5, None), (10, 10, None), (10, 11, None), (10, 14, Hole(11, 13, 3, 1))],
+)
+def test_of_two_open_connections_only_what_neither_has_brought_is_a_hole(
+    old_last: int, new_first: int, hole: Hole | None
+) -> None:
+    old, new = Continuity(), Continuity()
+    assert new.check(dense(new_first, new_first, symbol="A", feed=TRADE), 7) == (RESET, None)
+    assert new.check(dense(new_first + 1, 30, symbol="A", feed=TRADE), 8) == (OK, None)
+    old.check(dense(1, old_last, symbol="A", feed=TRADE), 1)
+    assert new.join(old) == ([("A", TRADE, hole, 7)] if hole else [])
+    assert new.check(dense(31, 31, symbol="A", feed=TRADE), 9) == (OK, None)
 
 
 def test_feeds_and_symbols_are_judged_apart() -> None:

@@ -53,8 +53,8 @@ _SETTINGS = (
 )  # fmt: skip
 _PARTS = ("app.buffer", "app.store", "app.objects", "app.connection")
 _BELOW_PIPELINE = (
-    *_WORDS, *_SETTINGS, *_PARTS, "app.books", "app.clock", "app.codec", "app.sequence", "app.exchanges",
-    "app.telemetry",
+    *_WORDS, *_SETTINGS, *_PARTS, "app.books", "app.clock", "app.codec", "app.interruptible", "app.sequence",
+    "app.exchanges", "app.telemetry",
 )  # fmt: skip
 
 #: Module -> what it may import of the application, beside what lies below its own name. The longest name counts.
@@ -65,6 +65,7 @@ TIERS: dict[str, tuple[str, ...]] = {
     "app.clock": (),
     "app.codec": ("app.model",),
     "app.exchanges": _WORDS,
+    "app.interruptible": ("app.errors",),
     "app.sequence": ("app.model", "app.exchanges"),
     # It checks what the exchanges' decoders and app.sequence let pass, and so shares nothing with them.
     "app.books": ("app.model",),
@@ -73,8 +74,10 @@ TIERS: dict[str, tuple[str, ...]] = {
     # The pace of a venue is kept by all streams that share a Redis.
     "app.buffer": (*_WORDS, "app.codec", "app.exchanges.base"),
     "app.store": (*_WORDS, "app.clock", "app.telemetry"),
-    "app.objects": _WORDS,
+    "app.objects": (*_WORDS, "app.interruptible"),
     "app.connection": (*_WORDS, "app.exchanges", "app.sequence"),
+    # The one that waits has to know for how long.
+    "app.connection.socket": (*_WORDS, "app.clock", "app.connection"),
     "app.pipeline": _BELOW_PIPELINE,
     # What beat calls: they are given the wiring and use one part after the other.
     "app.pipeline.periodic": (*_BELOW_PIPELINE, "app.wiring"),
@@ -86,7 +89,8 @@ TIERS: dict[str, tuple[str, ...]] = {
 #: They take time, randomness and the network's answers as arguments.
 PURE = (
     "app.books", "app.codec", "app.connection.backoff", "app.connection.feed", "app.connection.freshness",
-    "app.connection.session", "app.exchanges", "app.model", "app.pipeline.outbox", "app.pipeline.plan", "app.sequence",
+    "app.connection.session", "app.exchanges", "app.model", "app.pipeline.outbox", "app.pipeline.plan",
+    "app.pipeline.share", "app.sequence",
 )  # fmt: skip
 IMPURE = {
     "asyncio", "os", "random", "requests", "secrets", "select", "selectors", "socket", "sqlite3", "ssl", "subprocess",

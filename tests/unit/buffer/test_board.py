@@ -67,6 +67,58 @@ def test_a_stream_is_dispatched_once_in_its_time(board: Board) -> None:
         assert time.monotonic() < until_s
 
 
+def test_what_was_sent_to_a_worker_that_is_gone_is_sent_again_by_one_supervisor(board: Board) -> None:
+    assert board.dispatch("a", 60, "one@host")
+    assert board.dispatched(["a", "b"]) == {"a": "one@host"}
+    assert not board.dispatch("a", 60, "two@host")
+    assert not board.dispatch("a", 60, "two@host", instead_of="three@host")
+    assert board.dispatch("a", 60, "two@host", instead_of="one@host")
+    assert not board.dispatch("a", 60, "two@host", instead_of="one@host")
+    assert board.dispatched(["a"]) == {"a": "two@host"}
+    board.arrived("a")
+    assert board.dispatched(["a"]) == {}
+    assert board.dispatch("a", 60)
+    assert board.dispatched(["a"]) == {"a": ""}
+
+
+def test_a_handover_is_asked_of_one_holder_who_hears_of_it_when_it_publishes(board: Board) -> None:
+    assert board.publish("a", {"n": 1}, 60) is None
+    assert board.ask_handover("a", "host:1:aa", 60)
+    assert not board.ask_handover("a", "host:2:bb", 60)
+    assert board.handovers(["a", "b"]) == {"a": "host:1:aa"}
+    assert (board.publish("a", {"n": 2}, 60), board.publish("b", {"n": 2}, 60)) == ("host:1:aa", None)
+    assert board.states(["a"]) == {"a": {"n": 2}}
+    assert board.ask_handover("b", "host:1:aa", 0.05)
+    until_s = time.monotonic() + 10
+    while board.publish("b", {}, 60):
+        assert time.monotonic() < until_s
+
+
+def test_workers_are_on_the_board_until_they_leave_or_are_silent_and_leave_no_name_behind(
+    board: Board, client: redis.Redis, rig: Rig
+) -> None:
+    assert board.workers() == {}
+    board.join("two@host", {"streams": ["a"]}, 60)
+    board.join("one@host", {"streams": []}, 60)
+    board.join("one@host", {"streams": ["b"], "why": "é"}, 60)
+    assert list(board.workers().items()) == [
+        ("one@host", {"streams": ["b"], "why": "é"}),
+        ("two@host", {"streams": ["a"]}),
+    ]
+    board.leave("one@host")
+    assert board.workers().keys() == {"two@host"}
+    board.join("two@host", {}, 0.05)
+    until_s = time.monotonic() + 10
+    while board.workers():
+        assert time.monotonic() < until_s
+    assert client.exists(f"{rig.prefix}:workers") == 0
+
+
+def test_the_holders_are_known_by_their_tokens(board: Board, client: redis.Redis, rig: Rig) -> None:
+    Lease(client, rig.prefix, "stream:a", "host:1:aa", 60).acquire()
+    assert board.holders(["a", "b"]) == {"a": "host:1:aa"}
+
+
 def test_the_last_beat_is_remembered_for_an_hour(board: Board, client: redis.Redis, rig: Rig) -> None:
     assert board.last_beat_s() is None
     board.beat(1_790_000_000)
@@ -82,6 +134,14 @@ def test_every_call_says_so_when_redis_is_away() -> None:
         lambda: board.states(["a"]),
         lambda: board.leased(["a"]),
         lambda: board.dispatch("a", 1),
+        lambda: board.dispatch("a", 1, "w", instead_of="v"),
+        lambda: board.dispatched(["a"]),
+        lambda: board.arrived("a"),
+        lambda: board.ask_handover("a", "token", 1),
+        lambda: board.handovers(["a"]),
+        lambda: board.join("w", {}, 1),
+        lambda: board.leave("w"),
+        lambda: board.workers(),
         lambda: board.beat(1),
         lambda: board.last_beat_s(),
     ):

@@ -5,12 +5,19 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.connection.backoff import delay_s
+from app.connection.backoff import delay_s, told_s
 
 failures = st.integers(1, 10_000)
 initial = st.floats(0.01, 10)
 longest = st.floats(10, 600)
 jitter = st.floats(0, 1, exclude_max=True)
+
+
+def test_a_venue_may_ask_for_three_days_and_not_for_ever() -> None:
+    told = {"7": 7, "0": 0, "259200": 259_200, "259201": 259_200, "9" * 400: 259_200}
+    assert {text: told_s(text) for text in told} == told
+    no_seconds = ["", "-1", "1.5", "nan", "inf", "1e9", "Wed, 21 Oct 2026 07:28:00 GMT"]
+    assert [told_s(text) for text in no_seconds] == [None] * len(no_seconds)
 
 
 def test_the_wait_doubles_with_each_failure_up_to_the_longest() -> None:

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.connection.actions import Close, Fetch, Output, Rotate, Send
+from app.connection.feed import FeedState
 from app.connection.freshness import Rhythm
-from app.connection.session import Close, FeedState, Fetch, Output, Send, Session
+from app.connection.session import Session
 from app.exchanges import EXCHANGES
 from app.exchanges.base import Exchange, Subscription
 from app.model import ORDERBOOK, TRADE, UNDECODED, EpochEnd, Event, Gap, Quarantined, Range
@@ -37,14 +39,16 @@ class Link:
         continuity: Continuity | None = None,
         epoch: str = EPOCH,
         rhythms: dict[tuple[str, str], Rhythm] | None = None,
+        rotate_after_s: float | None = None,
     ) -> None:
         self.subscription = subscription = Subscription(
             tuple(symbols), feeds, exchange.orderbook_channels[0], exchange.trade_channels[0]
         )
         self.now_s = 5000.0
+        self.continuity = continuity or Continuity()
         self.session = Session(
-            exchange, subscription, continuity or Continuity(), epoch=epoch,
-            dead_timeout_s=dead_timeout_s, data_timeout_s=dict.fromkeys(symbols, data_timeout_s), rhythms=rhythms,
+            exchange, subscription, self.continuity, epoch=epoch, rhythms=rhythms, rotate_after_s=rotate_after_s,
+            dead_timeout_s=dead_timeout_s, data_timeout_s=dict.fromkeys(symbols, data_timeout_s),
         )  # fmt: skip
         self.sent_first = self.session.opened(self.now_s, self.now_us)
 
@@ -306,6 +310,18 @@ def test_a_refusal_that_names_nothing_is_remembered_and_rejects_nothing() -> Non
     assert FeedState.REJECTED not in link.states().values()
 
 
+def test_of_what_a_venue_says_a_sentence_is_kept_however_long_it_goes_on() -> None:
+    link = Link(BYBIT, ["BTCUSDT"])
+    words = "[orderbook.50.BTCUSDT] " + "x" * 100_000
+    link.receive(json.dumps({"success": False, "ret_msg": words, "op": "subscribe"}))
+    link.receive(json.dumps({"success": False, "ret_msg": words[23:], "op": "subscribe"}))
+    assert link.session.feeds["BTCUSDT", ORDERBOOK].why == words[:500]
+    assert link.session.last_error == "x" * 500
+    told = Link()
+    told.receive(json.dumps({"event": "notice", "code": "64008", "msg": words}))
+    assert [r for _, r in rotations(told.pass_s(2))] == [Rotate("venue_notice", f"64008: {words}"[:500])]
+
+
 def test_a_late_refusal_does_not_reject_a_feed_that_has_data() -> None:
     link = Link(BYBIT, ["BTCUSDT"])
     link.receive(
@@ -326,12 +342,69 @@ def test_a_symbol_the_venue_does_not_list_is_rejected_in_all_its_feeds_and_left_
     assert closes(outputs) == []
 
 
-def test_the_venues_notice_of_a_restart_closes_the_connection_in_its_words() -> None:
+def rotations(outputs: Sequence[tuple[float, Output]]) -> list[tuple[float, Rotate]]:
+    return [(at_s, output) for at_s, output in outputs if isinstance(output, Rotate)]
+
+
+def test_the_venues_notice_of_a_restart_asks_for_another_connection_in_its_words_until_there_is_one() -> None:
     link = Link()
-    (close,) = link.receive(
-        '{"event":"notice","code":"64008","msg":"The connection will soon be closed.","connId":"a"}'
-    )
-    assert close == Close("venue_notice", "64008: The connection will soon be closed.")
+    notice = '{"event":"notice","code":"64008","msg":"The connection will soon be closed.","connId":"a"}'
+    assert link.receive(notice) == []
+    found = rotations(link.pass_s(70, frame=trades(7)))
+    assert [rotate for _, rotate in found] == [Rotate("venue_notice", "64008: The connection will soon be closed.")] * 3
+    assert found[0][0] <= 5001.0
+    assert [later - sooner for (sooner, _), (later, _) in pairwise(found)] == [30.0, 30.0]
+
+
+def test_a_connection_of_age_asks_for_another_one_and_goes_on() -> None:
+    link = Link(rotate_after_s=60)
+    outputs = link.pass_s(59, frame=trades(7))
+    assert (rotations(outputs), closes(outputs)) == ([], [])
+    found = link.pass_s(3, frame=trades(8))
+    assert [rotate.reason for _, rotate in rotations(found)] == ["planned_rotation"]
+    assert of([output for _, output in found], Event) != []
+
+
+def test_trades_that_neither_of_two_overlapping_connections_brought_are_a_gap_of_the_new_one() -> None:
+    old, new = Link(), Link(epoch="0e" * 16)
+    old.receive(trades(1, 2, 3))
+    new.receive(trades(6, 7))
+    assert new.session.joined(old.continuity) == [
+        Gap("BTC-USDT", TRADE, 1, "4", "5", 2, old.now_us, new.now_us, "missing_ids")
+    ]
+
+
+def test_a_connection_that_says_nothing_is_asked_whether_it_lives_and_ended_without_an_answer() -> None:
+    link = Link(COINBASE, ["BTC-USD"], dead_timeout_s=1e9, data_timeout_s=1e9)
+    silent = Link(BINANCE, ["btcusdt"], dead_timeout_s=1e9, data_timeout_s=1e9)
+    assert (sends(silent.pass_s(15)), sends(silent.pass_s(1.5))) == ([], [None])
+    assert closes(silent.pass_s(10)) == []
+    assert closes(silent.pass_s(3))[:1] == ["ping_failed"]
+    for _ in range(6):
+        outputs = link.pass_s(16)
+        link.session.life.pong(link.now_s)
+        assert closes(outputs) == [], "each question was answered"
+
+
+def test_silences_are_told_apart_and_never_is_not_nought() -> None:
+    link = Link()
+    link.pass_s(4)
+    assert link.session.life.silences(link.now_s) == {"data": None, "frame": None, "pong": None}
+    link.receive("pong")
+    link.pass_s(3)
+    link.receive(book(-1, 5))
+    link.pass_s(2)
+    assert link.session.life.silences(link.now_s) == {"data": 2.0, "frame": 2.0, "pong": 5.0}
+
+
+def test_a_venue_that_refuses_and_hangs_up_has_refused() -> None:
+    link = Link()
+    assert link.session.ended_by_venue("close_frame", "1000 bye") == Close("close_frame", "1000 bye")
+    link.receive('{"event":"error","code":"60014","msg":"Requests too frequent","connId":"a"}')
+    refused = Close("subscribe_rejected", "60014: Requests too frequent (1000 bye)")
+    assert link.session.ended_by_venue("close_frame", "1000 bye") == refused
+    link.receive(book(-1, 5))
+    assert link.session.ended_by_venue("close_frame", "1000 bye") == Close("close_frame", "1000 bye")
 
 
 # heartbeat
@@ -358,7 +431,9 @@ def test_the_heartbeat_is_sent_on_time_although_data_never_ceases(exchange: Exch
 
 def test_a_venue_that_pings_by_itself_gets_no_heartbeat() -> None:
     link = Link(BINANCE, ["btcusdt"], dead_timeout_s=1e9, data_timeout_s=1e9)
-    assert sends(link.pass_s(300)) == []
+    for _ in range(30):
+        assert sends(link.pass_s(10)) == []
+        link.session.life.pong(link.now_s)
 
 
 # silence
@@ -404,25 +479,25 @@ def test_a_stale_feed_is_asked_for_once_and_touches_no_other_and_live_data_makes
 
 
 def test_a_feed_with_a_rhythm_that_falls_silent_costs_one_new_connection_and_no_second() -> None:
-    rhythms: dict[tuple[str, str], Rhythm] = {}
-    link = Link(data_timeout_s=10, symbols=["BTC-USDT"], rhythms=rhythms)
+    link = Link(data_timeout_s=10, symbols=["BTC-USDT"])
     link.receive(book(-1, 5))
     link.pass_s(1)
     link.receive(book(5, 6))
     outputs = link.pass_s(60, frame=trades(7), every_s=0.5)
-    assert closes(outputs)[:1] == ["data_timeout"]
-    second = Link(data_timeout_s=10, symbols=["BTC-USDT"], rhythms=rhythms)
-    assert closes(second.pass_s(300, frame=trades(8), every_s=0.5)) == []
+    assert closes(outputs) == [], "its other feed lives"
+    assert [rotate.reason for _, rotate in rotations(outputs)][:1] == ["data_timeout"]
+    second = Link(data_timeout_s=10, symbols=["BTC-USDT"], rhythms=link.session.rhythms)
+    outputs = second.pass_s(300, frame=trades(8), every_s=0.5)
+    assert (closes(outputs), rotations(outputs)) == ([], [])
     assert second.states() == {("BTC-USDT", ORDERBOOK): FeedState.STALE, ("BTC-USDT", TRADE): FeedState.LIVE}
 
 
 def test_a_slow_market_keeps_its_rhythm_over_a_reconnect() -> None:
-    rhythms: dict[tuple[str, str], Rhythm] = {}
-    link = Link(data_timeout_s=10, symbols=["BTC-USDT"], feeds=(TRADE,), rhythms=rhythms)
+    link = Link(data_timeout_s=10, symbols=["BTC-USDT"], feeds=(TRADE,))
     for id in range(5):
         link.receive(trades(id))
         link.pass_s(9, frame="pong")
-    second = Link(data_timeout_s=10, symbols=["BTC-USDT"], feeds=(TRADE,), rhythms=rhythms)
+    second = Link(data_timeout_s=10, symbols=["BTC-USDT"], feeds=(TRADE,), rhythms=link.session.rhythms)
     second.now_s = link.now_s
     second.session.opened(second.now_s, second.now_us)
     second.pass_s(100, frame="pong")
@@ -485,8 +560,8 @@ def test_one_feed_with_data_keeps_a_connection_whose_other_feeds_are_silent() ->
 
 
 def test_a_connection_without_any_frame_is_dead_before_its_feeds_are_judged() -> None:
-    link = Link(dead_timeout_s=30, data_timeout_s=3600)
-    assert closes(link.pass_s(30)) == []
+    link = Link(dead_timeout_s=20, data_timeout_s=3600)
+    assert closes(link.pass_s(20)) == []
     assert closes(link.pass_s(1)) == ["dead_timeout"]
 
 
@@ -579,7 +654,7 @@ def test_pings_of_the_venue_keep_a_quiet_connection_but_prove_nothing_about_a_fe
     outputs: list[tuple[float, Output]] = []
     for _ in range(20):
         outputs += link.pass_s(20)
-        link.session.alive(link.now_s)
+        link.session.life.pong(link.now_s)
     assert closes(outputs) == []
     assert link.states() == {("btcusdt", TRADE): FeedState.SUBSCRIBING}
-    assert closes(link.pass_s(31)) == ["dead_timeout"]
+    assert closes(link.pass_s(29)) == ["ping_failed"]

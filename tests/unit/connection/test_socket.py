@@ -5,7 +5,8 @@ from __future__ import annotations
 import queue
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from select import select
 from threading import Event
 
 import pytest
@@ -55,6 +56,27 @@ def test_text_and_binary_frames_come_out_as_the_bytes_that_were_sent() -> None:
         received = [client.receive(LONG_S) for _ in said]
         client.send("enough")
     assert received == [message.encode() if isinstance(message, str) else message for message in said]
+
+
+def test_a_frame_that_drips_in_does_not_keep_the_reader_from_its_timers() -> None:
+    go, seen = Event(), Event()
+    payload = b"x" * 300
+
+    def script(wire: Wire) -> None:
+        wire.accept()
+        rest = frame(TEXT, payload)
+        while rest and not go.is_set():
+            wire.send(rest[:1])
+            rest = rest[1:]
+            seen.wait(SOON_S / 5)
+        wire.send(rest)
+        wire.until_closed()
+
+    with wired(script) as url, connected(url) as client:
+        assert client.receive(SOON_S) is None
+        assert client.receive(SOON_S) is None
+        go.set()
+        assert client.receive(LONG_S) == payload
 
 
 def test_a_text_frame_that_is_not_utf_8_is_handed_out_as_it_is() -> None:
@@ -341,3 +363,68 @@ def test_where_nobody_listens_or_the_handshake_never_ends_no_connection_comes_ab
 def test_a_url_that_is_none_fails_like_a_connection(url: str) -> None:
     with pytest.raises(ConnectionFailed):
         Socket(url, connect_timeout_s=SOON_S, max_frame_bytes=1)
+
+
+@pytest.mark.parametrize(
+    "headers", [b"Set-Cookie: a/b=c", b'Set-Cookie: Domain=;;\r\nSet-Cookie: "\\x=', b"no colon", b"\xff: x"]
+)
+def test_no_header_of_the_handshake_is_worse_than_a_failed_connection(headers: bytes) -> None:
+    def script(wire: Wire) -> None:
+        wire.accept(headers)
+        wire.until_closed()
+
+    with wired(script) as url:
+        try:
+            Socket(url, connect_timeout_s=LONG_S, max_frame_bytes=MAX_FRAME_BYTES).close()
+        except ConnectionFailed as failed:
+            assert failed.status is None
+
+
+def trickle(wire: Wire, piece: bytes) -> None:
+    """Send `piece` again and again, faster than any timeout, until the client has let go or says something."""
+    with suppress(OSError):
+        while not select([wire.connection], [], [], 0.005)[0]:
+            wire.send(piece)
+
+
+def test_a_handshake_that_goes_on_and_on_is_given_up() -> None:
+    def script(wire: Wire) -> None:
+        wire.send(b"HTTP/1.1 101 Switching Protocols\r\n")
+        trickle(wire, b"X-And-So-On: x\r\n")
+
+    with wired(script) as url, pytest.raises(ConnectionFailed):
+        Socket(url, connect_timeout_s=0.2, max_frame_bytes=MAX_FRAME_BYTES)
+
+
+@pytest.mark.parametrize(
+    ("opening", "piece"),
+    [(frame(TEXT, b"", announced=90_000), b"x"), (frame(TEXT, b"", fin=False), frame(CONTINUATION, b"x", fin=False))],
+    ids=["bytes of a frame", "fragments of a message"],
+)
+def test_a_message_that_goes_on_and_on_does_not_keep_the_reader_from_its_timers(opening: bytes, piece: bytes) -> None:
+    def script(wire: Wire) -> None:
+        wire.accept()
+        wire.send(opening)
+        trickle(wire, piece)
+        wire.until_closed()
+
+    with wired(script) as url, connected(url) as client:
+        assert [client.receive(SOON_S) for _ in range(3)] == [None] * 3
+        client.send("enough")
+
+
+def test_a_handshake_that_comes_byte_by_byte_is_given_up_in_time() -> None:
+    given_up = Event()
+
+    def script(wire: Wire) -> None:
+        with suppress(OSError):
+            for byte in b"HTTP/1.1 101 Switching Protocols\r\n" * 100:
+                wire.send(bytes([byte]))
+                if given_up.wait(0.05):  # far more often than the timeout, which each byte would begin anew
+                    return
+
+    with wired(script) as url, pytest.raises(ConnectionFailed, match=r"not over after 0\.5 s"):
+        try:
+            Socket(url, connect_timeout_s=0.5, max_frame_bytes=1024)
+        finally:
+            given_up.set()

@@ -178,6 +178,12 @@ def test_a_refused_topic_does_not_blame_one_whose_name_it_begins_with() -> None:
     assert decode(refusal) == [Rejected("n-1", "Invalid symbol :[orderbook.50.BTCUSD]")]
 
 
+def test_a_refusal_of_a_million_letters_is_read_in_no_time_and_its_last_topic_found() -> None:
+    words = f"{'a' * 1_000_000} {'a.' * 500_000} [publicTrade.ETHUSDT]"
+    refusal = f'{{"success":false,"ret_msg":"{words}","op":"subscribe"}}'
+    assert decode(refusal) == [Rejected("", words, (("ETHUSDT", TRADE),))]
+
+
 def test_the_answer_to_an_unsubscription_is_status_even_when_it_failed() -> None:
     assert decode('{"success":true,"ret_msg":"","op":"unsubscribe"}') == [Notice("status", "unsubscribe True")]
     assert decode('{"success":false,"ret_msg":"no","op":"unsubscribe"}') == [Notice("status", "unsubscribe False no")]

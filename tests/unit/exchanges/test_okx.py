@@ -12,6 +12,7 @@ from app.errors import FrameRejected, InvalidSymbol
 from app.exchanges.base import Ack, Decoded, Message, Notice, Rejected, Request, Subscription
 from app.exchanges.okx import Okx
 from app.model import ORDERBOOK, TRADE
+from app.sequence import Continuity
 from tests.unit.exchanges.golden import captured, frames, golden
 
 OKX = Okx()
@@ -156,6 +157,22 @@ def test_a_maintenance_reset_keeps_the_chain_unbroken() -> None:
 def test_a_row_of_trades_follows_the_trade_before_the_range_it_stands_for() -> None:
     (event,) = events(trades('{"instId":"BTC-USDT","tradeId":"130639474","ts":"1630048897897","count":"3"}'))
     assert (event.sequence_id, event.follows, event.last, event.dense) == ("130639474", 130639471, 130639474, True)
+
+
+@pytest.mark.parametrize("count", ["0", "-1"])
+def test_a_row_that_claims_to_be_no_trade_is_one(count: str) -> None:
+    (event,) = events(trades(f'{{"instId":"BTC-USDT","tradeId":"8","ts":"1630048897897","count":"{count}"}}'))
+    assert (event.sequence_id, event.follows, event.last) == ("8", 7, 8)
+
+
+def test_between_the_smallest_and_the_largest_id_lies_a_hole_that_every_column_holds() -> None:
+    with pytest.raises(FrameRejected):
+        events(trades('{"tradeId":"-1"}'))
+    continuity = Continuity()
+    for identity in (0, 2**63 - 1):
+        (event,) = events(trades(f'{{"tradeId":"{identity}","count":"0"}}'))
+        _, hole = continuity.check(event, 1)
+    assert hole is not None and (hole.from_id, hole.to_id, hole.size) == (1, 2**63 - 2, 2**63 - 2)
 
 
 def test_each_row_of_a_trades_frame_is_an_event_with_its_own_bytes() -> None:

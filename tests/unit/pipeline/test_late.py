@@ -1,4 +1,7 @@
-"""A spool that comes back hours late: what another connection delivered in time is a duplicate, wherever it stands now."""
+"""A spool that comes back hours late: what another connection delivered in time is a duplicate, wherever it stands now.
+
+That each of its events is stored once, to the byte: tests/contract/test_identity.py.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import threading
 import pytest
 
 from app.codec import BatchCodec
-from app.model import ORDERBOOK, Batch, Event, runs
+from app.model import Batch, Event, runs
 from app.pipeline import periodic
 from app.pipeline.flush import Flush, FlushReport
 from app.pipeline.late import LateTwins
@@ -20,10 +23,6 @@ HOUR_US = 3_600_000_000
 
 def trade(number: int, identity: str, received_us: int) -> Event:
     return Event("btcusdt", "trade", number, identity, received_us, None, f'{{"t":{identity}}}')
-
-
-def book(number: int, identity: str, received_us: int, data: str) -> Event:
-    return Event("btcusdt", ORDERBOOK, number, identity, received_us, None, data)
 
 
 def push(wiring: Wiring, epoch: str, opened_us: int, *events: Event) -> None:
@@ -39,33 +38,6 @@ def flush(wiring: Wiring, now_us: int) -> FlushReport:
         late=LateTwins(wiring.ledger, wiring.settings.storage.segments_path, lambda: wiring.store),
     )  # fmt: skip
     return made.run()
-
-
-@pytest.mark.parametrize("archived", [True, False], ids=["in objects of a removed segment", "in an older kept segment"])
-def test_late_events_are_compared_with_what_was_stored_in_their_hour(rig: Rig, archived: bool) -> None:
-    wiring = rig.wiring()
-    push(
-        wiring,
-        "aa",
-        NOON_US,
-        trade(1, "1", NOON_US + 1),
-        trade(2, "2", NOON_US + 2),
-        book(1, "d-7", NOON_US + 3, "old"),
-    )
-    flush(wiring, NOON_US + 10)
-    for hour in (1, 2):
-        flush(wiring, NOON_US + hour * HOUR_US)
-    if archived:
-        assert periodic.archive(wiring, threading.Event())["removed_segments"] == [1]
-
-    push(
-        wiring, "bb", NOON_US,
-        trade(1, "2", NOON_US + 4), trade(2, "3", NOON_US + 5),
-        book(1, "d-7", NOON_US + 6, "old"), book(2, "d-7", NOON_US + 7, "other"), book(3, "d-8", NOON_US + 8, "new"),
-    )  # fmt: skip
-    counts = flush(wiring, NOON_US + 2 * HOUR_US + 60_000_000).counts
-    assert (counts.stored, counts.duplicates, counts.conflicts) == (3, 2, 1)
-    assert (counts.quarantined, counts.replays) == (0, 0)
 
 
 def test_events_in_time_ask_no_object(rig: Rig) -> None:

@@ -51,8 +51,8 @@ def test_a_batch_whose_encoding_fails_once_is_encoded_again(
     rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outbox, sender = parts(rig, tmp_path)
-    outbox.begin(Epoch("ab" * 16, 1))
-    assert outbox.add(event(1))
+    lane = outbox.begin(Epoch("ab" * 16, 1))
+    assert lane.add(event(1))
     encode, failures = BatchCodec.encode, [MemoryError()]
 
     def short_of_memory(self: BatchCodec, batch: Batch) -> bytes:
@@ -68,9 +68,9 @@ def test_a_batch_whose_encoding_fails_once_is_encoded_again(
 
 def test_a_batch_that_can_never_be_encoded_goes_out_as_the_declaration_of_its_loss(rig: Rig, tmp_path: Path) -> None:
     outbox, sender = parts(rig, tmp_path)
-    outbox.begin(Epoch("ab" * 16, 1))
-    assert outbox.add(event(1, "\ud800"))
-    assert outbox.add(event(2))
+    lane = outbox.begin(Epoch("ab" * 16, 1))
+    assert lane.add(event(1, "\ud800"))
+    assert lane.add(event(2))
     run_out(outbox, sender)
     losses = [loss for batch in delivered(rig) for loss in batch.losses]
     assert [(loss.symbol, loss.feed, loss.first, loss.last, loss.count, loss.cause) for loss in losses] == [
@@ -82,9 +82,9 @@ def test_batches_go_to_redis_in_order_past_a_spool(rig: Rig, tmp_path: Path) -> 
     outbox, sender = parts(rig, tmp_path)
     held = Batch(STREAM, "binance", "cd" * 16, 1, 1)
     sender._spool.append(BatchCodec().encode(held))
-    outbox.begin(Epoch("ab" * 16, 1))
+    lane = outbox.begin(Epoch("ab" * 16, 1))
     for number in range(1, 36):
-        assert outbox.add(event(number))
+        assert lane.add(event(number))
     thread = threading.Thread(target=run_out, args=(outbox, sender))
     thread.start()
     thread.join(20)
