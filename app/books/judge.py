@@ -103,6 +103,8 @@ class Judge:
             applied = self.rebuild.unreadable(row, str(error))
         self._at_us = max(self._at_us, us)
         if applied.verdict is Verdict.OLDER:
+            if applied.continuity is Continuity.PROVED:
+                self._continuity.see(PROVED, applied.before_us, us)
             return applied
         if broken is not None and applied.continuity is Continuity.UNKNOWABLE:
             self._continuity.see(BROKEN, broken[0], us, broken[1])

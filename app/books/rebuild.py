@@ -153,6 +153,8 @@ class Rebuild:
         series = _Series(row.epoch, change, us, Book(change.bids, change.asks))
         before_us = max((s.at_us for s in self._series), default=us)
         if last is None:
+            if self._behind(change, row):
+                return Applied(Verdict.OLDER, Continuity.UNKNOWABLE, before_us)
             applied = Applied(Verdict.SNAPSHOT, Continuity.UNKNOWABLE, before_us)
         elif change.asked:  # it was asked for: no part of what the venue sends by itself
             self._series.append(series)
@@ -173,6 +175,13 @@ class Rebuild:
         self._series = [s for s in self._series if s.epoch != row.epoch] + [series]
         self._current = series
         return applied
+
+    def _behind(self, change: Change, row: Row) -> bool:
+        """Whether a whole book came by one connection before the other one brought the later one that stands already."""
+        now = self._current
+        if now is None or now.epoch == row.epoch or now.number is None or change.number is None:
+            return False
+        return change.number < now.number and row.timestamp_collector <= now.at_us
 
     def _delta(self, change: Change, row: Row) -> Applied:
         us = row.timestamp_collector

@@ -13,6 +13,8 @@ from app.objects.manifest import GapRecord, LossRecord, Manifest
 #: Books whose numbers count frames one by one, so that the size of a hole is a number of rows.
 ONE_FRAME_A_NUMBER = frozenset({"bybit"})
 REPAIRED = "repaired"
+#: Kind of the check where one connection ends and the next begins.
+SEAM = "seam"
 
 Span = tuple[int, int]
 
@@ -96,6 +98,15 @@ def _trades(manifest: Manifest) -> tuple[int, list[_Missing]]:
         beyond = size - sum(b - a + 1 for a, b in _common([(first, last)], ids))
         count = max(0, min(inside + beyond, size - found))
         missing.append(_Missing(count or None, _open(gap)))
+    first_us, last_us = manifest.first_collector_us or 0, manifest.last_collector_us or 0
+    for check in manifest.checks:  # a seam that is broken has its gap, which counts
+        if (
+            check.kind == SEAM
+            and check.verdict == "unknowable"
+            and check.start_us <= last_us
+            and check.end_us >= first_us
+        ):
+            missing.append(_Missing(None, f"between two connections: {check.detail}"))
     if holes:
         count = sum(b - a + 1 for a, b in holes)
         missing.append(_Missing(count, f"{count} ids are missing, the first of them {holes[0][0]}"))

@@ -53,6 +53,12 @@ def test_a_hole_is_broken_exactly_where_it_is_and_the_rest_stays_proved() -> Non
     ]
 
 
+def test_an_older_snapshot_of_a_new_connection_proves_nothing_less() -> None:
+    judge = judged("okx", "BTC-USDT", [okx_snapshot(1, *BEST), okx(1, 2), okx(2, 3)])
+    judge.row(row(okx_snapshot(2, *BEST), 3, epoch="bb" * 16))
+    assert brief(judge.take(LATER_US), "continuity") == [("proved", 0, 3, "")]
+
+
 def test_a_crossed_book_is_broken_while_it_is_crossed() -> None:
     frames = [bybit(1, *BEST, kind="snapshot"), bybit(2, [("101", "5")], []), bybit(3, [("101", "0")], [])]
     checks = judged("bybit", "BTCUSDT", frames).take(LATER_US)

@@ -50,6 +50,14 @@ def test_a_loss_of_another_hour_says_nothing_of_this_one() -> None:
     assert completeness(described(losses=(loss(None, OPENED_US - 20, OPENED_US - 10),))).value == 1.0
 
 
+@pytest.mark.parametrize(("verdict", "value"), [("proved", 1.0), ("broken", 1.0), ("unknowable", None)])
+def test_a_seam_that_cannot_be_judged_leaves_no_number_and_one_that_is_broken_has_its_gap(
+    verdict: str, value: float | None
+) -> None:
+    assert completeness(described(checks=(check(verdict, FIRST_US - 9, FIRST_US, "seam"),))).value == value
+    assert completeness(described(checks=(check(verdict, FIRST_US - 9, FIRST_US - 1, "seam"),))).value == 1.0
+
+
 @pytest.mark.parametrize("exchange", ["upbit", "bybit"])
 def test_trades_whose_ids_skip_are_never_a_number(exchange: str) -> None:
     value, reasons = completeness(described(exchange, ids=None))
@@ -104,7 +112,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
     )
     losses = st.builds(lambda count, span: loss(count, *span), st.none() | st.integers(1, 50), spans)
     kinds, verdicts = (
-        st.sampled_from(["continuity", "crossed", "rest"]),
+        st.sampled_from(["continuity", "crossed", "rest", "seam"]),
         st.sampled_from(["proved", "broken", "unknowable"]),
     )
     checks = st.builds(lambda verdict, span, kind: check(verdict, *span, kind), verdicts, spans, kinds)
@@ -147,6 +155,9 @@ def test_never_whole_with_an_open_gap_a_loss_or_anything_unknown_and_never_a_num
     if any(one.count is None for one in lost) or (m.data_type == "trade" and m.ids is None):
         assert value is None
     if any(c.verdict == "unknowable" and c.kind == "continuity" for c in of_book):
+        assert value is None
+    seams = [c for c in m.checks if c.kind == "seam" and c.start_us <= LAST_US and c.end_us >= FIRST_US]
+    if m.data_type == "trade" and any(c.verdict == "unknowable" for c in seams):
         assert value is None
 
 
