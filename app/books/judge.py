@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from app.books.agreement import LEVELS, differences
 from app.books.change import Change, RestBook, Row
 from app.books.rebuild import Applied, Continuity, Rebuild, Verdict
@@ -62,11 +64,15 @@ class Verdicts:
         """What is settled, once; an interval that grows is settled when its stretch of time is over."""
         if self._open is not None and now_us // UNITED_US > self._open[1] // UNITED_US:
             self.close()
-        checks = [
-            Check(self._symbol, ORDERBOOK, self._kind, max(start, self._after_us), end, verdict, now_us, detail)
-            for verdict, start, end, detail in self._closed
-            if end > self._after_us
-        ]
+        begun: Counter[int] = Counter()
+        checks = []
+        for verdict, start_us, end_us, detail in self._closed:
+            if end_us > self._after_us:
+                start_us = max(start_us, self._after_us)
+                # Kind, start and time of the verdict name a record: no two of them may be equal.
+                checked_us = now_us + begun[start_us]
+                begun[start_us] += 1
+                checks.append(Check(self._symbol, ORDERBOOK, self._kind, start_us, end_us, verdict, checked_us, detail))
         self._closed = []
         return checks
 

@@ -18,6 +18,8 @@ from app.books.venues import VENUES
 
 #: Two connections of one market overlap for seconds; their series are held side by side no longer than this.
 OVERLAP_US = 60 * 1_000_000
+#: Of two connections that are open together one is not behind the other for longer. After it a lower number is no older one.
+LAG_US = 5 * 1_000_000
 #: Changes that a series looks back over, to know the snapshot of a slower connection again.
 REMEMBERED = 2_000
 
@@ -177,11 +179,11 @@ class Rebuild:
         return applied
 
     def _behind(self, change: Change, row: Row) -> bool:
-        """Whether a whole book came by one connection before the other one brought the later one that stands already."""
+        """Whether the other connection has brought a later book already than this whole one."""
         now = self._current
         if now is None or now.epoch == row.epoch or now.number is None or change.number is None:
             return False
-        return change.number < now.number and row.timestamp_collector <= now.at_us
+        return change.number < now.number and row.timestamp_collector - now.at_us <= LAG_US
 
     def _delta(self, change: Change, row: Row) -> Applied:
         us = row.timestamp_collector

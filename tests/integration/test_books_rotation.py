@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from app.books.agreement import differences
+from app.books.book import Book
 from app.books.change import RestBook, Row
 from app.books.judge import UNITED_US
 from app.books.rebuild import Applied, Rebuild, Verdict
@@ -25,7 +29,7 @@ from app.wiring import Wiring
 from tests.support import redis_process
 from tests.support.exchanges import ExchangeProcess
 from tests.support.path import NEVER, Collecting, finish, until
-from tests.support.rig import MARKETS, Rig
+from tests.support.rig import CHECKOUT, MARKETS, Rig
 
 ONE_EACH = {exchange: symbols[0] for exchange, symbols in MARKETS.items()}
 ROTATIONS = 2
@@ -139,6 +143,35 @@ def test_the_snapshot_of_a_new_connection_takes_nothing_back(recorded: Recorded,
     assert snapshots > ROTATIONS
 
 
+def test_the_example_rebuilds_the_book_from_the_archive_alone(recorded: Recorded) -> None:
+    objects = str(recorded.rig.settings.storage.local_path)
+    for exchange in ("okx", "bybit", "upbit"):
+        command = [
+            sys.executable,
+            str(CHECKOUT / "examples" / "rebuild_book.py"),
+            objects,
+            exchange,
+            ONE_EACH[exchange],
+        ]
+        answer = subprocess.run(
+            [*command, "--levels", "3"],
+            env=recorded.rig.environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (answer.returncode, answer.stderr) == (0, "")
+        head, *levels = answer.stdout.splitlines()
+        venue = recorded.books[exchange]
+        theirs = Book(venue.bids, venue.asks)
+        assert [(side, Decimal(price), Decimal(size)) for side, price, size in map(str.split, levels)] == [
+            *(("ask", *level) for level in reversed(theirs.asks.top(3))),
+            *(("bid", *level) for level in theirs.bids.top(3)),
+        ]
+        assert ("continuity is proved" in head) is (exchange != "upbit")
+
+
 def test_connections_of_coinbase_are_series_of_their_own_and_each_is_a_book(recorded: Recorded) -> None:
     _, found = applied(recorded, "coinbase")
     begun: set[str] = set()
@@ -151,7 +184,8 @@ def test_connections_of_coinbase_are_series_of_their_own_and_each_is_a_book(reco
 def test_changes_of_binance_without_a_snapshot_follow_one_another_over_all_connections(recorded: Recorded) -> None:
     rebuild, found = applied(recorded, "binance")
     assert len({row.epoch for row, _ in found}) > ROTATIONS
-    assert {one.continuity.value for _, one in found} <= {"start", "proved"}
+    assert {one.continuity.value for _, one in found} <= {"start", "proved", "pending"}
+    assert all(seam.joined for seam in rebuild.decided)
     assert rebuild.number == recorded.books["binance"].number
 
 
@@ -166,7 +200,8 @@ def test_whole_books_of_upbit_never_go_back_in_time(recorded: Recorded) -> None:
 def test_what_the_venues_number_is_certified_complete_over_every_change_of_connection(recorded: Recorded) -> None:
     said = {(one["exchange"], one["data_type"]): one for one in recorded.objects}
     assert len(said) == 2 * len(MARKETS)
-    assert {key: one["completeness"] for key, one in said.items()} == {
-        key: 1.0 if key in COMPLETE else None for key in said
-    }
+    whole = {key: one["completeness_reasons"] for key, one in said.items() if key in COMPLETE}
+    assert whole == {key: [] for key in COMPLETE}
+    assert {key for key, one in said.items() if one["completeness"] == 1.0} == COMPLETE
+    assert {one["completeness"] for key, one in said.items() if key not in COMPLETE} == {None}
     assert all(len(one["epochs"]) > ROTATIONS and one["gaps"] == one["losses"] == [] for one in said.values())

@@ -53,6 +53,13 @@ def test_a_hole_is_broken_exactly_where_it_is_and_the_rest_stays_proved() -> Non
     ]
 
 
+def test_verdicts_that_begin_at_the_same_moment_are_records_of_their_own() -> None:
+    """A hole right after the first row: what is proved there is one point, and the hole begins at it."""
+    checks = judged("okx", "BTC-USDT", [okx_snapshot(1, *BEST), okx(5, 6)]).take(LATER_US)
+    assert [c[:3] for c in brief(checks, "continuity")] == [("proved", 0, 0), ("broken", 0, 1)]
+    assert len({(c.kind, c.start_us, c.checked_us) for c in checks}) == len(checks)
+
+
 def test_an_older_snapshot_of_a_new_connection_proves_nothing_less() -> None:
     judge = judged("okx", "BTC-USDT", [okx_snapshot(1, *BEST), okx(1, 2), okx(2, 3)])
     judge.row(row(okx_snapshot(2, *BEST), 3, epoch="bb" * 16))

@@ -10,7 +10,7 @@ import pytest
 
 from app.books import upbit
 from app.books.change import Row
-from app.books.rebuild import Continuity, Rebuild, Verdict
+from app.books.rebuild import LAG_US, Continuity, Rebuild, Verdict
 from tests.support.books import START_US, captured, row
 
 
@@ -47,12 +47,12 @@ def test_a_rest_answer_has_one_book() -> None:
         upbit.read('{"ty":"orderbook","cd":"KRW-X","tms":1,"obu":[]}', "KRW-BTC")
 
 
-def test_the_book_of_a_new_connection_that_was_received_before_the_one_that_stands_is_left_aside() -> None:
+def test_a_book_that_one_connection_brings_after_the_other_brought_a_later_one_is_left_aside() -> None:
     def frame(tms: int, us: int, epoch: str) -> Row:
         return row(f'{{"ty":"orderbook","cd":"KRW-BTC","tms":{tms},"obu":[]}}', epoch=epoch, us=START_US + us)
 
     rebuild = Rebuild("upbit", "KRW-BTC")
     old, new = "aa" * 16, "bb" * 16
-    frames = [frame(5, 0, old), frame(7, 20, old), frame(6, 10, new), frame(6, 30, old), frame(8, 40, new)]
+    frames = [frame(5, 0, old), frame(7, 20, old), frame(6, 30, new), frame(8, 40, new), frame(2, 40 + LAG_US + 1, old)]
     found = [(rebuild.apply(one).verdict.value, rebuild.number) for one in frames]
-    assert found == [("snapshot", 5), ("snapshot", 7), ("older", 7), ("snapshot", 6), ("snapshot", 8)]
+    assert found == [("snapshot", 5), ("snapshot", 7), ("older", 7), ("snapshot", 8), ("snapshot", 2)]
