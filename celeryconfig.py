@@ -10,6 +10,7 @@ from app.config import load
 
 _loaded = load()
 settings = _loaded.settings
+settings_file = _loaded.file
 
 broker_url = settings.redis.url
 broker_connection_retry_on_startup = True
@@ -50,9 +51,10 @@ task_routes = {
 }
 
 # Stream tasks are endless: they need threads (a prefork child never hears the stop), one slot each, and no messages
-# reserved behind them. A bare `celery -A app worker` runs everything in this one process.
+# reserved behind them. A bare `celery -A app worker` runs everything in this one process. The number is only a bound, a
+# thread is made when a task needs it: there is room for 48 streams that are added while the worker runs.
 worker_pool = "threads"
-worker_concurrency = max(16, 2 * len(settings.all_markets()) + 8)
+worker_concurrency = 2 * len(settings.all_markets()) + 64
 worker_prefetch_multiplier = 1
 worker_disable_prefetch = True
 # A queue of each worker's own: the supervisor says which worker is to have a stream.

@@ -14,6 +14,7 @@ _COMMANDS = {
     "run": "app.commands.run:run",
     "demo": "app.commands.demo:demo",
     "status": "app.commands.status:status",
+    "markets": "app.commands.markets:markets",
     "exchange-server": "app.venues.cli:exchange_server",
     "db": "app.commands.db:db",
     "flush": "app.commands.stations:flush",

@@ -13,6 +13,7 @@ CollectorError
 │   ├── VerifyFailed       the store holds other bytes than ours, or none
 │   └── KeyTaken           other bytes are under the key and are never overwritten
 ├── SegmentSealed          insert into the next segment instead
+├── VenueNotAsked          a venue's list of symbols is not known now: say so, or go on without it
 ├── OwnedElsewhere         another data directory or host owns this Redis or prefix
 └── RemovalRefused         a segment is not proved to be archived; it stays
 """
@@ -105,6 +106,20 @@ class KeyTaken(StoreError):
 
 class SegmentSealed(CollectorError):
     """The segment no longer takes rows."""
+
+
+class VenueNotAsked(CollectorError):
+    """`venue` gave no list of its symbols, because of `why`.
+
+    `lasting`: it will not before somebody follows `remedy`. `stay_away`: it told us to leave it alone for a while.
+    """
+
+    def __init__(self, venue: str, why: str, remedy: str, *, lasting: bool = False, stay_away: bool = False) -> None:
+        super().__init__(venue, why, remedy)
+        self.venue, self.why, self.remedy, self.lasting, self.stay_away = venue, why, remedy, lasting, stay_away
+
+    def __str__(self) -> str:
+        return f"{self.venue} could not be asked for its symbols: {self.why}; {self.remedy}"
 
 
 class OwnedElsewhere(CollectorError):

@@ -268,3 +268,20 @@ def stop_overdue(after_s: float) -> None:
         hung[thread.name] = f"{ours.f_code.co_filename}:{ours.f_lineno} {ours.f_code.co_name}"
     line = {"event": "stop.overdue", "level": "error", "after_s": after_s, "threads": hung, "then": "exit code 1"}
     os.write(2, json.dumps(line).encode() + b"\n")
+
+
+def settings_changed(
+    file: str, started: tuple[str, ...], ended: tuple[str, ...], reconnected: tuple[str, ...], needs_restart: list[str]
+) -> None:
+    log.info(
+        "settings.changed",
+        file=file,
+        started=started,
+        ended=ended,
+        reconnected=reconnected,
+        needs_restart=needs_restart,
+    )
+
+
+def settings_refused(file: str, faults: tuple[str, ...]) -> None:
+    log.error("settings.refused", file=file, faults=list(faults), then="the plan stays as it is")

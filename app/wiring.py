@@ -7,7 +7,8 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app import telemetry
@@ -24,9 +25,11 @@ from app.exchanges import exchange_of
 from app.exchanges.base import Pace
 from app.model import ORDERBOOK, Market
 from app.pipeline.outbox import Allowance, Outbox
-from app.pipeline.plan import Stream, chosen, streams
+from app.pipeline.plan import Stream
+from app.pipeline.replan import Replan
 
 if TYPE_CHECKING:
+    from app.books.change import RestBook
     from app.objects.store import Store
     from app.pipeline.archive import Archive
     from app.pipeline.certify import Certifier
@@ -48,20 +51,40 @@ def whoami() -> str:
 class Wiring:
     """Everything one process needs, each part made on first use: reading settings never touches the network.
 
-    Once `interrupted` says so (the process has been stopping for a while), flush and archive wait for no store.
+    `file`: the settings file of `settings`; `replan` follows it. Once `interrupted` says so (the process has been
+    stopping for a while), flush and archive wait for no store.
     """
 
     def __init__(
         self,
         settings: Settings,
         *,
+        file: Path | None = None,
         step: Callable[[str], None] = lambda name: None,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.settings = settings
+        self.file = file
+        self._replan = Replan(settings, file, monotonic_s)
         self._step, self._interrupted = step, interrupted
         #: One for all streams of the process; made here, because streams begin at the same moment on many threads.
         self.allowance = Allowance(settings.buffer.process_max_bytes)
+
+    @property
+    def settings(self) -> Settings:
+        """As the process was started with; markets and exchanges as the file said when `replan` last looked."""
+        return self._replan.settings
+
+    @property
+    def streams(self) -> dict[str, Stream]:
+        """The plan: every stream by name."""
+        return self._replan.streams
+
+    def replan(self) -> bool:
+        """Let markets and exchanges follow the settings file; True when the plan is another one now.
+
+        It reads files: never on a thread that reads a socket.
+        """
+        return self._replan.look()
 
     @cached_property
     def redis(self) -> Any:
@@ -95,11 +118,6 @@ class Wiring:
         from app.store.ledger import Ledger
 
         return Ledger(self.settings.database.path)
-
-    @cached_property
-    def streams(self) -> dict[str, Stream]:
-        """The plan: every stream by name."""
-        return {stream.name: stream for stream in streams(self.settings, chosen(self.settings))}
 
     @cached_property
     def store(self) -> Store:
@@ -169,21 +187,22 @@ class Wiring:
         from app.pipeline.book_answers import ask
         from app.pipeline.certify import Certifier
 
-        carried = {
-            Market(stream.exchange, symbol): stream
-            for stream in self.streams.values()
-            if ORDERBOOK in stream.subscription.feeds
-            for symbol in stream.subscription.symbols
-        }
+        def questions() -> dict[Market, Callable[[], RestBook | None]]:
+            return {
+                Market(stream.exchange, symbol): partial(ask, stream, symbol, self.budget)
+                for stream in self.streams.values()
+                if ORDERBOOK in stream.subscription.feeds
+                for symbol in stream.subscription.symbols
+            }
+
         return Certifier(
             self.ledger,
             self.settings.storage.segments_path,
             self.buffer.push,
             wall_us=wall_us,
             monotonic_s=monotonic_s,
-            markets=carried,
             rest_check_s=self.settings.quality.rest_check_secs,
-            ask=lambda market: ask(carried[market], market.symbol, self.budget),
+            questions=questions,
         )
 
     def archive(self) -> Archive:
@@ -200,6 +219,12 @@ class Wiring:
             step=self._step,
         )
 
+    def _share_bytes(self, stream: Stream) -> int:
+        """What a market of the stream may always hold: all of them together fit into the bounds, whoever runs them."""
+        buffer = self.settings.buffer
+        together = min(buffer.stream_max_bytes, buffer.process_max_bytes // max(1, len(self.streams)))
+        return together // max(1, len(stream.subscription.symbols))
+
     def runner(
         self, stream: Stream, lease: Lease, spool: Spool, stop: threading.Event, crowded: Callable[[], None]
     ) -> StreamRunner:
@@ -215,8 +240,7 @@ class Wiring:
             stream.exchange,
             len(stream.subscription.symbols),
             max_bytes=buffer.stream_max_bytes,
-            # The guarantees of all streams together fit into the bound of the process, whoever runs them.
-            guaranteed_bytes=min(buffer.stream_max_bytes, buffer.process_max_bytes // max(1, len(self.streams))),
+            share_bytes=lambda: self._share_bytes(self.streams.get(stream.name, stream)),
             allowance=self.allowance,
             max_events=buffer.batch_max_events,
         )
@@ -245,6 +269,7 @@ class Wiring:
                 monotonic_s=monotonic_s,
                 wall_us=wall_us,
                 unlisted=lambda stream: unlisted(stream, self.budget),
+                planned=lambda: self.streams.get(stream.name),
                 venue=Venue(
                     lambda: self._admit(stream.exchange, exchange.limits.connects),
                     lambda seconds: self._stay_away(stream.exchange, seconds),

@@ -40,6 +40,7 @@ def _ready(sender: Any, **_: Any) -> None:
     """Do not wait for the first beat: look for streams to start and segments to archive at once."""
     telemetry.worker_ready(str(sender.hostname), beat=bool(getattr(sender.controller, "beat", None)))
     threading.Thread(target=_drain_left_spools, name="left spools", daemon=True).start()
+    threading.Thread(target=_follow_settings, args=(sender.app,), name="settings", daemon=True).start()
     sender.app.send_task("archive.run", expires=60)
     # Streams in a prefork child would never hear the stop: such a worker is given none.
     if "streams" in sender.app.amqp.queues.consume_from and isinstance(sender.pool, TaskPool):
@@ -77,3 +78,13 @@ def _drain_left_spools() -> None:
             supervise.drain_left_spools(wiring(), STOP)
         except (BufferUnavailable, OSError) as error:
             telemetry.push_failed("left spools", error)
+
+
+def _follow_settings(app: Any) -> None:
+    """A stream that is new in the settings does not wait for the next beat."""
+
+    def changed() -> None:
+        with suppress(OperationalError):
+            app.send_task("streams.supervise", expires=10, retry=False)
+
+    supervise.follow_settings(wiring(), STOP, changed)

@@ -17,5 +17,5 @@ def wiring() -> Wiring:
         if not _made:
             import celeryconfig
 
-            _made.append(Wiring(celeryconfig.settings, interrupted=ABORT.is_set))
+            _made.append(Wiring(celeryconfig.settings, file=celeryconfig.settings_file, interrupted=ABORT.is_set))
         return _made[0]

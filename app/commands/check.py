@@ -21,11 +21,15 @@ LOW_DISK_BYTES = 2 * 1024**3
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print settings, faults and warnings as one JSON object.")
-def check(as_json: bool) -> None:
+@click.option("--online", is_flag=True, help="Also ask each venue whether it lists the configured symbols.")
+def check(as_json: bool, online: bool) -> None:
     """Show the effective settings with the origin of each, and test Redis, database, directories and store.
 
     All faults are listed at once, each with what to do. Secrets are masked. Exit code 0 when the collector can run, 2
     when it cannot. The Procfile's `release` runs this before every deployment.
+
+    With --online each venue is asked over REST, once: a symbol that it does not list, or a venue that does not serve this
+    place, is a fault too. The collector records the others all the same, so the exit code is then 1.
     """
     from app.commands.settings import loaded
 
@@ -41,6 +45,11 @@ def check(as_json: bool) -> None:
                 {"fault": faults, "warning": warnings, "note": notes}[kind].append(f"{name}: {sentence}")
         except (CollectorError, OSError) as error:
             faults.append(f"{name}: {error}")
+    code = 2 if faults else 0
+    if online:
+        for kind, sentence in _symbols(found.settings):
+            {"fault": faults, "warning": warnings}[kind].append(f"symbols: {sentence}")
+        code = code or int(bool(faults))
     rows = describe(found)
     if as_json:
         settings = {key: {"value": value, "origin": origin} for key, value, origin in rows}
@@ -56,7 +65,7 @@ def check(as_json: bool) -> None:
         for sentence in faults:
             click.echo(f"fault: {sentence}")
         click.echo(f"{len(faults)} faults, {len(warnings)} warnings" + ("" if faults else ": ready to run"))
-    sys.exit(2 if faults else 0)
+    sys.exit(code)
 
 
 Finding = tuple[str, str]
@@ -162,3 +171,10 @@ def _streams(settings: Settings) -> Iterator[Finding]:
                     f" raise [exchanges.{stream.exchange}] connections, or leave it out"
                 ),
             )
+
+
+def _symbols(settings: Settings) -> Iterator[Finding]:
+    from app.pipeline.symbols import findings
+    from app.wiring import Wiring
+
+    yield from findings(settings, settings.all_markets(), Wiring(settings).budget)

@@ -22,4 +22,5 @@ def loaded() -> Loaded:
 
 def wired() -> Wiring:
     """The wiring of this process. Raises: SettingsError."""
-    return Wiring(loaded().settings)
+    found = loaded()
+    return Wiring(found.settings, file=found.file)

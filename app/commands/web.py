@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 
 import click
 
@@ -18,9 +19,11 @@ def web(host: str, port: int | None) -> None:
     """Serve /health, /ready and /metrics."""
     import uvicorn
 
+    from app.pipeline.supervise import follow_settings
     from app.web import application
 
     wiring = wired()
+    threading.Thread(target=follow_settings, args=(wiring, threading.Event()), name="settings", daemon=True).start()
     chosen = port or int(os.environ.get("PORT") or wiring.settings.collector.metrics_port)
     # uvicorn ends gracefully on SIGTERM and then raises it once more: an orderly stop is exit code 0.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

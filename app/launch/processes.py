@@ -20,11 +20,13 @@ RESTART_WINDOW_S = 60.0
 def commands(*, port: int, flower_port: int, exporter_port: int, streams: int) -> dict[str, list[str]]:
     """The command of every process type, by its name in the Procfile."""
     python = sys.executable
+    # A bound, not a number of threads that are made: there is room for streams that are added while it runs.
+    threads = str(streams + 64)
     celery = [python, "-m", "celery", "-A", "app"]
     worker = [*celery, "worker", "--without-gossip", "--without-mingle", "--loglevel", "INFO"]
     return {
         "web": [python, "-m", "app", "web", "--host", "127.0.0.1", "--port", str(port)],
-        "stream": [*worker, "-P", "threads", "-Q", "streams", "-c", str(streams + 4), "-n", f"stream-{os.getpid()}@%h"],
+        "stream": [*worker, "-P", "threads", "-Q", "streams", "-c", threads, "-n", f"stream-{os.getpid()}@%h"],
         "worker": [*worker, "-P", "threads", "-Q", "default,flush", "-c", "2", "-n", f"worker-{os.getpid()}@%h"],
         "archive": [*worker, "-P", "threads", "-Q", "archive", "-c", "1", "-n", f"archive-{os.getpid()}@%h"],
         "beat": [*celery, "beat", "--pidfile="],

@@ -7,7 +7,7 @@ before the open one where they were lost. What is on record by then is not said 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -43,8 +43,8 @@ class CertifyReport:
 class Certifier:
     """The books of one data directory. Keep it: a new one reads the segment before the open one again.
 
-    `push(stream, element)` appends a batch to a list and returns None where that is full; `ask` is asked for the book of each
-    market of `markets` every `rest_check_s` seconds, never where that is 0.
+    `push(stream, element)` appends a batch to a list and returns None where that is full; `questions` are the markets of the
+    plan as it is by then, and how the book of each is asked for every `rest_check_s` seconds, never where that is 0.
     """
 
     def __init__(
@@ -55,14 +55,14 @@ class Certifier:
         *,
         wall_us: Callable[[], int],
         monotonic_s: Callable[[], float],
-        markets: Iterable[Market] = (),
         rest_check_s: float = 0,
-        ask: Callable[[Market], RestBook | None] = lambda market: None,
+        questions: Callable[[], Mapping[Market, Callable[[], RestBook | None]]] = dict,
     ) -> None:
         self._ledger, self._root, self._push = ledger, segments_root, push
         self._now_us, self._now_s = wall_us, monotonic_s
-        self._ask, self._rest_check_s = ask, rest_check_s
-        self._due_s = dict.fromkeys(markets, monotonic_s()) if rest_check_s else {}
+        self._questions, self._rest_check_s = questions, rest_check_s
+        #: When each market is to be asked about next; not in it: now.
+        self._due_s: dict[Market, float] = {}
         self._codec = BatchCodec()
         #: Number of the segment that is being read, and the last row of it.
         self._at: tuple[int, int] | None = None
@@ -83,9 +83,9 @@ class Certifier:
 
         report = CertifyReport()
         self._read(report, more)
-        for market, due_s in self._due_s.items():
-            if due_s <= self._now_s() and market in self._judges and more():
-                self._question(market, report)
+        for market, ask in self._questions().items() if self._rest_check_s else ():
+            if self._due_s.get(market, 0) <= self._now_s() and market in self._judges and more():
+                self._question(market, ask, report)
         self._say(report)
         if report.rows or report.checks:
             telemetry.books_certified(report.rows, report.checks, self._now_s() - started_s)
@@ -174,9 +174,9 @@ class Certifier:
             judge = self._judges[market] = Judge(market.exchange, market.symbol, self._known.get(market))
         return judge
 
-    def _question(self, market: Market, report: CertifyReport) -> None:
+    def _question(self, market: Market, ask: Callable[[], RestBook | None], report: CertifyReport) -> None:
         try:
-            answer = self._ask(market)
+            answer = ask()
         except ValueError as error:
             telemetry.book_unanswered(market.exchange, market.symbol, error)
             self._due_s[market] = self._now_s() + self._rest_check_s

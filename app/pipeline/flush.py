@@ -70,9 +70,9 @@ class Flush:
         self._codec = BatchCodec()
 
     def run(self, *, deadline_s: float | None = None, keep_going: Callable[[], bool] = lambda: True) -> FlushReport:
-        """Turn the segment over if it is due, then empty every list.
+        """Turn the segment over if it is due, then take from every list what is there now.
 
-        Ends when the lists were empty, after `deadline_s` seconds, or, before the next claim, when `keep_going` says no
+        What comes meanwhile is left to the next run, which takes it in larger claims. Ends when all is taken, after `deadline_s` seconds, or, before the next claim, when `keep_going` says no
         (the lock was lost, the process stops).
         Raises: BufferUnavailable; what was committed by then is stored.
         """
@@ -82,14 +82,16 @@ class Flush:
         segment, entry, previous = self._open()
         report.segment = entry.number
         known = KnownRanges()
-        pending = [depth.stream for depth in self._buffer.depths()]
+        pending = {depth.stream: depth.batches for depth in self._buffer.depths()}
         while pending and keep_going():
             for stream in list(pending):
                 if not keep_going():
                     break
                 try:
-                    if not self._claim(stream, segment, entry, previous, known, report):
-                        pending.remove(stream)
+                    taken = self._claim(stream, segment, entry, previous, known, report)
+                    pending[stream] -= taken
+                    if not taken or pending[stream] <= 0:
+                        del pending[stream]
                 except SegmentSealed:
                     return report  # another flusher turned it over: the next run finds the new one
                 except Interrupted:
@@ -99,7 +101,7 @@ class Flush:
                     kind = classify(error)
                     telemetry.flush_failed(stream, kind, error)
                     report.failed[stream] = kind
-                    pending.remove(stream)
+                    del pending[stream]
                     known = KnownRanges()
                 except BufferUnavailable:
                     raise
@@ -107,7 +109,7 @@ class Flush:
                     kind = "store" if isinstance(error, StoreError) else type(error).__name__
                     telemetry.flush_failed(stream, kind, error)
                     report.failed[stream] = kind
-                    pending.remove(stream)
+                    del pending[stream]
                     known = KnownRanges()
             if deadline_s is not None and self._now_s() - started_s > deadline_s:
                 break
@@ -132,11 +134,14 @@ class Flush:
         previous: SealedSegment | None,
         known: KnownRanges,
         report: FlushReport,
-    ) -> bool:
-        """Store and acknowledge the head of one list; False when the list was empty."""
+    ) -> int:
+        """Store and acknowledge the head of one list.
+
+        Returns the number of batches; 0 when the list was empty, or somebody else acknowledged them meanwhile.
+        """
         elements = self._buffer.head(stream, CLAIM_BATCHES, CLAIM_BYTES)
         if not elements:
-            return False
+            return 0
         batches = [self._decoded(stream, element) for element in elements]
         self._load(known, {batch.epoch for batch in batches})
         twins = self._twins(batches, entry, previous)
@@ -147,7 +152,7 @@ class Flush:
         self._step("flush.after_acknowledge")
         report.batches += len(batches)
         report.counts.add(counts)
-        return removed == len(elements)
+        return len(elements) if removed == len(elements) else 0
 
     def _twins(self, batches: Sequence[Batch], entry: SegmentEntry, previous: SealedSegment | None) -> Lookup | None:
         """Where events of `batches` may stand already: in the segment before, or, for late ones, in what is older."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 from app.model import Batch, EpochEnd, Event, Gap, Loss, Quarantined, runs
@@ -73,14 +74,14 @@ class Outbox:
         markets: int,
         *,
         max_bytes: int,
-        guaranteed_bytes: int | None = None,
+        share_bytes: Callable[[], int] | None = None,
         allowance: Allowance,
         max_events: int,
     ) -> None:
         self._stream, self._exchange = stream, exchange
         self._max_bytes = max_bytes
         #: What each market may hold although the queues are full.
-        self._share_bytes = (max_bytes if guaranteed_bytes is None else guaranteed_bytes) // max(markets, 1)
+        self._share_bytes = share_bytes or (lambda: max_bytes // max(markets, 1))
         self._allowance = allowance
         self._max_events = max_events
         self._lanes: deque[Lane] = deque()
@@ -124,7 +125,7 @@ class Outbox:
                 self._held_bytes + size > self._max_bytes
                 or self._allowance.held_bytes + size > self._allowance.max_bytes
             )
-            if full and held and held + size > self._share_bytes and not isinstance(unit, Gap):
+            if full and held and held + size > self._share_bytes() and not isinstance(unit, Gap):
                 self.refused += 1
                 self._declare(lane, unit)
                 return False

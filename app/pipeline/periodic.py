@@ -98,6 +98,7 @@ def certify(wiring: Wiring, stop: threading.Event, *, deadline_s: float = CERTIF
     with _alone(wiring, "books") as ours:
         if ours is None:
             return {"skipped": "another run is going on"}
+        wiring.replan()
         return wiring.certifier.run(deadline_s=deadline_s, keep_going=lambda: ours() and not stop.is_set()).as_dict()
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 
 from app.config import Settings
 from app.exchanges import exchange_of
 from app.exchanges.base import Exchange, Subscription
+
+#: Why a connection, or a whole stream, ended that goes on as the newest plan has it.
+PLAN_CHANGED = "plan_changed"
 
 
 class Stream(msgspec.Struct, frozen=True):
@@ -66,13 +70,39 @@ def streams(settings: Settings, exchanges: Mapping[str, Exchange]) -> tuple[Stre
     return tuple(planned[key] for key in sorted(planned))
 
 
+class Changes(NamedTuple):
+    """Names of the streams that one plan starts, ends or connects anew after another; all others stay as they are."""
+
+    started: tuple[str, ...]
+    ended: tuple[str, ...]
+    reconnected: tuple[str, ...]
+
+
+def changes(before: Mapping[str, Stream], after: Mapping[str, Stream]) -> Changes:
+    """What becomes of the streams of `before` when `after` takes its place."""
+    both = sorted(before.keys() & after.keys())
+    return Changes(
+        tuple(sorted(after.keys() - before.keys())),
+        tuple(sorted(before.keys() - after.keys())),
+        tuple(name for name in both if before[name] != after[name]),
+    )
+
+
+def planned(settings: Settings) -> dict[str, Stream]:
+    """Every stream of these settings by name, each over the feed that they choose."""
+    return {stream.name: stream for stream in streams(settings, chosen(settings))}
+
+
 def slots(symbols: list[str], connections: int | None, limit: int) -> dict[int, tuple[str, ...]]:
-    """Symbols by slot, each slot's in the given order; at most `limit` in each where `connections` is None."""
+    """Symbols by slot, each slot's in order; at most `limit` in each where `connections` is None.
+
+    The order is that of the alphabet: another order in the settings is no other plan, and reconnects nothing.
+    """
     count = connections or 1
     while True:
         carried: dict[int, list[str]] = {}
         for symbol in dict.fromkeys(symbols):
             carried.setdefault(zlib.crc32(symbol.encode()) % count, []).append(symbol)
         if connections is not None or max(map(len, carried.values())) <= limit:
-            return {slot: tuple(names) for slot, names in sorted(carried.items())}
+            return {slot: tuple(sorted(names)) for slot, names in sorted(carried.items())}
         count *= 2

@@ -20,7 +20,7 @@ from app.exchanges.base import Exchange, Signer
 from app.pipeline.connection import UNMETERED, Connection, Ground, Venue
 from app.pipeline.link import TICK_S, Progress
 from app.pipeline.outbox import Outbox
-from app.pipeline.plan import Stream
+from app.pipeline.plan import PLAN_CHANGED, Stream
 from app.pipeline.sender import Sender
 
 #: A connection that is told to end has its end on record after so long, or none.
@@ -44,6 +44,7 @@ class StreamRunner:
         monotonic_s: Callable[[], float],
         wall_us: Callable[[], int],
         unlisted: Callable[[Stream], dict[str, str] | None] = lambda stream: {},
+        planned: Callable[[], Stream | None] | None = None,
         venue: Venue = UNMETERED,
         signer: Signer | None = None,
     ) -> None:
@@ -52,6 +53,8 @@ class StreamRunner:
         self._websocket = settings.websocket
         self._outbox, self._sender = outbox, sender
         self._stop = stop
+        #: The stream of this name as the newest plan has it, None where it has none. Asks nobody.
+        self._planned = planned or (lambda: stream)
         self._now_s = monotonic_s
         self._begun_us = wall_us()
         self._ground = Ground(
@@ -96,20 +99,32 @@ class StreamRunner:
             return "lease_lost"
         if self._sender.handed_over.is_set():
             return "handed_over"
-        return "sender_died" if self._sender.finished.is_set() else ""
+        if self._sender.finished.is_set():
+            return "sender_died"
+        if (planned := self._planned()) is None:
+            return "market_removed"
+        # Another feed of the venue is another protocol: the stream begins anew, here or elsewhere.
+        return PLAN_CHANGED if planned.source != self.stream.source else ""
 
     def _watch(self) -> None:
         """Whatever is due by now: a connection after the last one's end, or one to take the place of one that goes on."""
+        planned = self._planned()
+        if planned is not None and planned.source == self.stream.source:
+            self.stream = planned  # what connects from now on connects by this
         current, successor = self._current, self._successor
         if successor is not None and successor.finished.is_set():
-            successor = self._successor = None  # what was wished for is said again while it lasts
+            successor = self._successor = None
+            self._failures += 1
+            self._next_s = self._now_s() + self._pause_s(self._failures)
         if current is None or current.finished.is_set():
             self._succeed(current, successor)
         elif successor is not None:
             if successor.may_replace(current):
                 current.end(self._rotation.reason, self._rotation.detail)
-        elif current.wish is not None:
-            self._rotation, current.wish = current.wish, None
+        elif self._now_s() < self._next_s:
+            return  # a wish lasts, or is said again
+        elif (wish := Rotate(PLAN_CHANGED) if current.stream != self.stream else current.wish) is not None:
+            self._rotation, current.wish = wish, None
             telemetry.rotation_begun(self.stream.name, self._rotation.reason, self._rotation.detail)
             self._successor = self._begin(current)
 

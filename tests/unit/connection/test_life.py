@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from app.connection.life import PING_AFTER_S, PONG_WITHIN_S, Life
 
 
+@pytest.mark.row("X2")
 def test_a_silent_connection_is_asked_once_and_is_gone_when_no_answer_comes() -> None:
     life = Life(100.0)
     assert not life.asks(100.0 + PING_AFTER_S)

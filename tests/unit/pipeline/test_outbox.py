@@ -48,6 +48,18 @@ def taken(box: Outbox) -> list[Batch]:
 # one step at a time
 
 
+def test_what_a_market_may_always_hold_follows_the_plan() -> None:
+    share = [1_000]
+    box = Outbox(
+        "okx-0-trade", "okx", 1,
+        max_bytes=400, share_bytes=lambda: share[0], allowance=Allowance(10**9), max_events=500,
+    )  # fmt: skip
+    lane = box.begin(Epoch("e1", 77))
+    assert [lane.add(event(number, size=250)) for number in (1, 2, 3)] == [True, True, True]
+    share[0] = 500
+    assert not lane.add(event(4, size=250))
+
+
 def test_a_batch_holds_what_was_added_in_order_with_its_ranges() -> None:
     box = outbox()
     lane = box.begin(Epoch("e1", 77))
