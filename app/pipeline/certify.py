@@ -1,7 +1,7 @@
 """Every minute: rows of order books as they were stored -> books -> verdicts, which travel as findings.
 
-Reads segments only, in order, each row once: the cursor and the books are kept in memory, and made again from the segment
-before the open one where they were lost. What is on record by then is not said again.
+Reads segments only, in order, each row once: the cursor and the books are kept in memory, and made again from the segments
+where the verdicts on record end when they were lost. What is on record by then is not said again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app import telemetry
 from app.books.change import RestBook, Row
-from app.books.judge import BROKEN, Judge
+from app.books.judge import BROKEN, UNITED_US, Judge
 from app.books.venues import VENUES
 from app.codec import BatchCodec
 from app.model import ORDERBOOK, Batch, Check, EpochEnd, Market
@@ -41,7 +41,7 @@ class CertifyReport:
 
 
 class Certifier:
-    """The books of one data directory. Keep it: a new one reads the segment before the open one again.
+    """The books of one data directory. Keep it: a new one reads again what was read before it.
 
     `push(stream, element)` appends a batch to a list and returns None where that is full; `questions` are the markets of the
     plan as it is by then, and how the book of each is asked for every `rest_check_s` seconds, never where that is 0.
@@ -113,12 +113,13 @@ class Certifier:
             self._at = following[0], 0
 
     def _place(self, kept: list[SegmentEntry]) -> SegmentEntry | None:
-        """The segment to read on in; the one before the open one at first."""
+        """The segment to read on in; at first the one before that in which the verdicts on record end."""
         if not kept:
             return None
         if self._at is None:
-            self._at = kept[max(0, len(kept) - 2)].number, 0
-            self._recorded(kept[-2:])
+            judged_us = self._recorded(kept) - 2 * UNITED_US  # an interval that grows is not on record yet
+            begun = sum(entry.opened_us <= judged_us for entry in kept)
+            self._at = kept[max(0, begun - 2)].number, 0
         for entry in kept:
             if entry.number == self._at[0]:
                 return entry
@@ -130,8 +131,8 @@ class Certifier:
         self._at = later[0].number, 0
         return later[0]
 
-    def _recorded(self, kept: list[SegmentEntry]) -> None:
-        """Where the verdicts on record end."""
+    def _recorded(self, kept: list[SegmentEntry]) -> int:
+        """Where the verdicts on record end: kept for each market, returned for the last of all; 0 without any."""
         for entry in kept:
             if not (self._root / entry.path).exists():
                 continue
@@ -139,6 +140,7 @@ class Certifier:
                 ends = self._known.setdefault(Market(str(row["exchange"]), str(row["symbol"])), {})
                 kind = str(row["kind"])
                 ends[kind] = max(ends.get(kind, 0), int(str(row["end_us"])))
+        return max((end_us for ends in self._known.values() for end_us in ends.values()), default=0)
 
     def _segment(self, entry: SegmentEntry, report: CertifyReport, more: Callable[[], bool]) -> tuple[bool, int]:
         """Judge its rows from the cursor on. Returns whether rows may be left, and the receive time of the last one."""

@@ -16,6 +16,7 @@ from app.books.judge import UNITED_US
 from app.books.rebuild import Rebuild
 from app.books.venues import VENUES
 from app.clock import monotonic_s, wall_us
+from app.codec import BatchCodec
 from app.model import Market
 from app.objects import parquet
 from app.pipeline import periodic
@@ -26,7 +27,7 @@ from tests.support import redis_process
 from tests.support.batches import batch, event
 from tests.support.books import START_US, okx, okx_snapshot
 from tests.support.exchanges import ExchangeProcess
-from tests.support.path import NEVER, Collecting, finish, until
+from tests.support.path import NEVER, Collecting, finish, flush_at, until
 from tests.support.rig import MARKETS, Rig
 
 BEST = ([("100", "1")], [("101", "1")])
@@ -219,6 +220,36 @@ def test_a_new_process_reads_the_segment_before_again_and_repeats_nothing(wiring
         ("crossed", "proved", 1, 2),
         ("crossed", "proved", 2, 4),
     ]
+
+
+def test_hours_that_were_stored_while_nobody_judged_are_judged_afterwards(wiring: Wiring, rig: Rig) -> None:
+    hour_us = 3_600_000_000
+    begin_us = START_US // hour_us * hour_us
+
+    def stored(hour: int) -> None:
+        opened_us = begin_us + hour * hour_us
+        flush_at(wiring, opened_us)
+        first = 10 * hour + 1
+        frames = [okx(n - 1, n) if n > 1 else okx_snapshot(n, *BEST) for n in range(first, first + 10)]
+        events = [
+            event(n, str(n), symbol="BTC-USDT", feed="orderbook", data=text, received_us=opened_us + n - first)
+            for n, text in enumerate(frames, first)
+        ]
+        made = batch(hour + 1, events, epoch="0a" * 16, stream="okx-0-orderbook")
+        wiring.buffer.push("okx-0-orderbook", BatchCodec().encode(made))
+        flush_at(wiring, opened_us)
+
+    stored(0)
+    later(wiring).run(deadline_s=DEADLINE_S)
+    for hour in (1, 2, 3):
+        stored(hour)
+    fresh = rig.wiring()
+    later(fresh).run(deadline_s=DEADLINE_S)
+    flush_at(fresh, begin_us + 3 * hour_us)
+    spans = sorted((r["start_us"], r["end_us"]) for r in checks(fresh) if r["kind"] == "continuity")
+    assert {row["verdict"] for row in checks(fresh)} == {"proved"}
+    assert (spans[0][0], spans[-1][1]) == (begin_us, begin_us + 3 * hour_us + 9)
+    assert all(start <= end for (_, end), (start, _) in pairwise(spans))
 
 
 def test_a_run_out_of_time_says_how_far_it_is_behind_and_the_next_one_goes_on(wiring: Wiring) -> None:
