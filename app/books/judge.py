@@ -60,9 +60,9 @@ class Verdicts:
             self._closed.append((self._verdict, self._open[0], self._open[1], self._detail))
             self._open = None
 
-    def take(self, now_us: int) -> list[Check]:
-        """What is settled, once; an interval that grows is settled when its stretch of time is over."""
-        if self._open is not None and now_us // UNITED_US > self._open[1] // UNITED_US:
+    def take(self, now_us: int, *, final: bool = False) -> list[Check]:
+        """What is settled, once; an interval that grows is settled when its stretch of time is over, or all is."""
+        if final or (self._open is not None and now_us // UNITED_US > self._open[1] // UNITED_US):
             self.close()
         begun: Counter[int] = Counter()
         checks = []
@@ -139,11 +139,12 @@ class Judge:
         else:
             self._reached(asked_us)
 
-    def take(self, now_us: int) -> list[Check]:
-        """Checks that are settled by now, each once."""
-        if self._asked is not None and now_us - self._asked[1] > PATIENCE_US:
+    def take(self, now_us: int, *, final: bool = False) -> list[Check]:
+        """Checks that are settled by now, each once; with `final` nothing comes after these."""
+        if self._asked is not None and (final or now_us - self._asked[1] > PATIENCE_US):
             self._agree(UNKNOWABLE, "no row came to its number")
-        return [check for kind in (self._continuity, self._crossed, self._rest) for check in kind.take(now_us)]
+        kinds = self._continuity, self._crossed, self._rest
+        return [check for kind in kinds for check in kind.take(now_us, final=final)]
 
     def _break_off(self, row: Row) -> tuple[int, str] | None:
         due = [key for key in self._missing if key[0] == row.epoch and key[1] <= row.timestamp_collector]

@@ -70,11 +70,13 @@ class Certifier:
         self._known: dict[Market, dict[str, int]] = {}
         self._unsaid: dict[str, list[Check]] = {}
 
-    def run(self, *, deadline_s: float, keep_going: Callable[[], bool] = lambda: True) -> CertifyReport:
-        """Judge what was stored since the last run, ask what is due, and push what is settled.
+    def run(
+        self, *, deadline_s: float, keep_going: Callable[[], bool] = lambda: True, final: bool = False
+    ) -> CertifyReport:
+        """Judge what was stored since the last run, ask what is due, and push what is settled; with `final`, everything.
 
         Ends early after `deadline_s` or when `keep_going` says no, and goes on there next time. Verdicts that could not be
-        pushed are kept for the next run. Raises: BufferUnavailable; SQLAlchemy's errors for an unreadable segment.
+        pushed are kept for the next run. A segment that cannot be read is skipped, and that is said. Raises: BufferUnavailable.
         """
         started_s = self._now_s()
 
@@ -86,7 +88,8 @@ class Certifier:
         for market, ask in self._questions().items() if self._rest_check_s else ():
             if self._due_s.get(market, 0) <= self._now_s() and market in self._judges and more():
                 self._question(market, ask, report)
-        self._say(report)
+        self._take(report, final=final)
+        self._say()
         if report.rows or report.checks:
             telemetry.books_certified(report.rows, report.checks, self._now_s() - started_s)
         return report
@@ -94,15 +97,16 @@ class Certifier:
     def _read(self, report: CertifyReport, more: Callable[[], bool]) -> None:
         while True:
             kept = self._ledger.segments(OPEN, SEALING, SEALED)
-            entry = self._place(kept)
+            entry = self._place(kept, report)
             if entry is None:
                 return
             try:
                 rows, after = self._segment(entry, report, more)
-            except DBAPIError:
-                if entry.state == OPEN:  # the flush is about to make its file
+            except DBAPIError as error:
+                if entry.state != SEALED:  # the flush is at it
                     return
-                raise
+                self._skip(entry.number, str(error.orig), report)
+                rows, after = False, 0
             if rows and not more():
                 report.behind_s = (self._now_us() - after) / 1e6
                 telemetry.books_behind(entry.number, report.behind_s)
@@ -112,7 +116,7 @@ class Certifier:
                 return
             self._at = following[0], 0
 
-    def _place(self, kept: list[SegmentEntry]) -> SegmentEntry | None:
+    def _place(self, kept: list[SegmentEntry], report: CertifyReport) -> SegmentEntry | None:
         """The segment to read on in; at first the one before that in which the verdicts on record end."""
         if not kept:
             return None
@@ -126,17 +130,26 @@ class Certifier:
         later = [entry for entry in kept if entry.number > self._at[0]]
         if not later:
             return None
-        telemetry.books_skipped(self._at[0], "archived and removed before its books were judged to the end")
-        self._judges.clear()
+        self._skip(self._at[0], "archived and removed before its books were judged to the end", report)
         self._at = later[0].number, 0
         return later[0]
+
+    def _skip(self, number: int, why: str, report: CertifyReport) -> None:
+        """Nothing follows from what was read before it."""
+        telemetry.books_skipped(number, why)
+        self._take(report, final=True)
+        self._judges.clear()
 
     def _recorded(self, kept: list[SegmentEntry]) -> int:
         """Where the verdicts on record end: kept for each market, returned for the last of all; 0 without any."""
         for entry in kept:
             if not (self._root / entry.path).exists():
                 continue
-            for row in self._opened(entry).records("checks", feed=ORDERBOOK):
+            try:
+                found = self._opened(entry).records("checks", feed=ORDERBOOK)
+            except DBAPIError:  # told when its rows are read
+                continue
+            for row in found:
                 ends = self._known.setdefault(Market(str(row["exchange"]), str(row["symbol"])), {})
                 kind = str(row["kind"])
                 ends[kind] = max(ends.get(kind, 0), int(str(row["end_us"])))
@@ -188,10 +201,9 @@ class Certifier:
             self._due_s[market] = self._now_s() + self._rest_check_s
             self._judges[market].answered(answer, self._now_us())
 
-    def _say(self, report: CertifyReport) -> None:
-        now_us = self._now_us()
+    def _take(self, report: CertifyReport, *, final: bool) -> None:
         for market, judge in self._judges.items():
-            for check in judge.take(now_us):
+            for check in judge.take(self._now_us(), final=final):
                 self._unsaid.setdefault(market.exchange, []).append(check)
                 report.checks += 1
                 if check.verdict == BROKEN:
@@ -199,6 +211,9 @@ class Certifier:
                     telemetry.book_broken(
                         market.exchange, market.symbol, check.kind, check.start_us, check.end_us, check.detail
                     )
+
+    def _say(self) -> None:
+        now_us = self._now_us()
         for exchange, checks in self._unsaid.items():
             while checks:
                 said = tuple(checks[:CHECKS_PER_BATCH])

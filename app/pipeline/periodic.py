@@ -93,13 +93,19 @@ def archive(wiring: Wiring, stop: threading.Event, *, final: bool = False) -> di
             return {"skipped": str(error)}
 
 
-def certify(wiring: Wiring, stop: threading.Event, *, deadline_s: float = CERTIFY_DEADLINE_S) -> dict[str, object]:
-    """One run of the certification of books. Raises: BufferUnavailable, SQLAlchemy's errors for an unreadable segment."""
+def certify(
+    wiring: Wiring, stop: threading.Event, *, deadline_s: float = CERTIFY_DEADLINE_S, final: bool = False
+) -> dict[str, object]:
+    """One run of the certification of books; `final` puts verdicts that could still grow on record too.
+
+    Raises: BufferUnavailable, SQLAlchemy's errors for an unusable ledger.
+    """
     with _alone(wiring, "books") as ours:
         if ours is None:
             return {"skipped": "another run is going on"}
         wiring.replan()
-        return wiring.certifier.run(deadline_s=deadline_s, keep_going=lambda: ours() and not stop.is_set()).as_dict()
+        run = wiring.certifier.run
+        return run(deadline_s=deadline_s, keep_going=lambda: ours() and not stop.is_set(), final=final).as_dict()
 
 
 def housekeeping(wiring: Wiring) -> dict[str, object]:

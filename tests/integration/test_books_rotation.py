@@ -18,10 +18,8 @@ from click.testing import CliRunner
 from app.books.agreement import differences
 from app.books.book import Book
 from app.books.change import RestBook, Row
-from app.books.judge import UNITED_US
 from app.books.rebuild import Applied, Rebuild, Verdict
 from app.books.venues import VENUES
-from app.clock import wall_us
 from app.commands.certificate import certificate
 from app.objects import parquet
 from app.pipeline import periodic
@@ -90,8 +88,7 @@ def _record(exchanges: ExchangeProcess, directory: Path, redis_url: str) -> Reco
             url = venues[exchange]["rest_url"] + venue.rest_path(ONE_EACH[exchange])
             books[exchange] = venue.rest(httpx.get(url, trust_env=False, timeout=10).content)
     periodic.flush(wiring, NEVER)
-    wiring.certifier._now_us = lambda: wall_us() + UNITED_US
-    periodic.certify(wiring, NEVER)
+    periodic.certify(wiring, NEVER, final=True)
     finish(wiring)
     return Recorded(rig, wiring, books, _certified(rig, wiring))
 

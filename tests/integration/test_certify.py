@@ -284,6 +284,33 @@ def test_a_segment_that_was_removed_before_it_was_judged_is_skipped_and_breaks_n
     assert ("continuity", "proved", 3, 4) in said(wiring)
 
 
+def test_a_damaged_segment_is_skipped_and_what_was_judged_before_it_is_said(wiring: Wiring) -> None:
+    certifier, pushed = wiring.certifier, []
+    certifier._push = lambda stream, element: pushed.append(element) or len(pushed)
+    certifier._now_us = lambda: START_US + 3
+    push_books(wiring, [okx_snapshot(1, *BEST), okx(1, 2)], 1)
+    assert certifier.run(deadline_s=DEADLINE_S).checks == 0
+    periodic.flush(wiring, NEVER, seal=True)
+    push_books(wiring, [okx(2, 3)], 3)
+    periodic.flush(wiring, NEVER, seal=True)
+    push_books(wiring, [okx(3, 4), okx(4, 5)], 4)
+    damaged = wiring.ledger.segments("sealed")[-1].path
+    (wiring.settings.storage.segments_path / damaged).write_bytes(b"no database" * 100)
+    assert later(wiring).run(deadline_s=DEADLINE_S).rows == 2
+    found = [check for element in pushed for check in BatchCodec().decode(element).checks]
+    assert [(c.verdict, c.start_us - START_US, c.end_us - START_US) for c in found if c.kind == "continuity"] == [
+        ("proved", 1, 2), ("proved", 4, 5),
+    ]  # fmt: skip
+
+
+def test_what_could_still_grow_is_put_on_record_when_nothing_comes_after_it(wiring: Wiring) -> None:
+    push_books(wiring, [okx_snapshot(1, *BEST), okx(1, 2)], 1)
+    wiring.certifier._now_us = lambda: START_US + 3
+    assert periodic.certify(wiring, NEVER)["checks"] == 0
+    assert periodic.certify(wiring, NEVER, final=True)["checks"] == 2
+    assert [one[:2] for one in said(wiring)] == [("continuity", "proved"), ("crossed", "proved")]
+
+
 def test_reading_the_open_segment_lets_it_be_sealed_and_archived(wiring: Wiring) -> None:
     """The certification reads beside flush and archive; whatever it reads, both come to their end."""
     stop = threading.Event()
