@@ -13,8 +13,11 @@ from app.objects.manifest import GapRecord, LossRecord, Manifest
 #: Books whose numbers count frames one by one, so that the size of a hole is a number of rows.
 ONE_FRAME_A_NUMBER = frozenset({"bybit"})
 REPAIRED = "repaired"
-#: Kind of the check where one connection ends and the next begins.
-SEAM = "seam"
+#: Kinds of the checks where one connection ends and the next begins: as judged from what is stored, and after the venue
+#: was asked for all of its trades in between.
+SEAM, REFETCH = "seam", "refetch"
+#: Cause of the loss that a dead process leaves: it may have had more in its hands, or not.
+UNCLEAN_END = "unclean_end"
 
 Span = tuple[int, int]
 
@@ -41,7 +44,8 @@ def completeness(manifest: Manifest) -> Completeness:
     """
     if not manifest.rows:
         return Completeness(None, ("there are no rows",))
-    lost = [_lost(loss) for loss in manifest.losses if _touches(manifest, loss.start_us, loss.end_us)]
+    losses = [loss for loss in manifest.losses if not _told_otherwise(manifest, loss)]
+    lost = [_lost(loss) for loss in losses if _touches(manifest, loss.start_us, loss.end_us)]
     if manifest.data_type == ORDERBOOK:
         have, missing = manifest.rows, [*lost, *_book(manifest)]
     elif manifest.ids is None:
@@ -72,6 +76,18 @@ def _of(have: int, missing: int | None, why: Iterable[_Missing]) -> Completeness
     return Completeness(1.0 if not missing else min(have / (have + missing), nextafter(1.0, 0.0)), reasons)
 
 
+def _told_otherwise(manifest: Manifest, loss: LossRecord) -> bool:
+    """Whether something better than a declaration says what a dead process lost: its own last word, or what came after.
+
+    Rows that follow in this object have ids or checks, and these tell whether anything is missing before them.
+    """
+    if loss.cause != UNCLEAN_END:
+        return False
+    said = any(e.epoch == loss.epoch and e.reason not in (None, UNCLEAN_END) for e in manifest.epochs)
+    found = any(r.epoch == loss.epoch and r.first <= loss.first <= r.last for r in manifest.ranges)
+    return said or found or loss.start_us < (manifest.last_collector_us or 0)
+
+
 def _lost(loss: LossRecord) -> _Missing:
     count = "an unknown number of" if loss.count is None else loss.count
     return _Missing(loss.count, f"{count} events of epoch {loss.epoch[:8]} were given up: {loss.cause}")
@@ -99,13 +115,11 @@ def _trades(manifest: Manifest) -> tuple[int, list[_Missing]]:
         count = max(0, min(inside + beyond, size - found))
         missing.append(_Missing(count or None, _open(gap)))
     first_us, last_us = manifest.first_collector_us or 0, manifest.last_collector_us or 0
+    fetched = {(c.start_us, c.end_us) for c in manifest.checks if c.kind == REFETCH and c.verdict == "proved"}
     for check in manifest.checks:  # a seam that is broken has its gap, which counts
-        if (
-            check.kind == SEAM
-            and check.verdict == "unknowable"
-            and check.start_us <= last_us
-            and check.end_us >= first_us
-        ):
+        if check.kind != SEAM or check.verdict != "unknowable" or (check.start_us, check.end_us) in fetched:
+            continue
+        if check.start_us <= last_us and check.end_us >= first_us:
             missing.append(_Missing(None, f"between two connections: {check.detail}"))
     if holes:
         count = sum(b - a + 1 for a, b in holes)

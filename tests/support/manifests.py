@@ -38,11 +38,9 @@ def repair(number: int, state: str, found: int, found_us: int = SEALED_US) -> Re
     )
 
 
-def loss(count: int | None, start_us: int = FIRST_US, end_us: int = LAST_US) -> LossRecord:
+def loss(count: int | None, start_us: int = FIRST_US, end_us: int = LAST_US, cause: str = "memory_full") -> LossRecord:
     last = 10**6 + (count or 1) - 1
-    return LossRecord(
-        epoch=EPOCH, first=10**6, last=last, count=count, start_us=start_us, end_us=end_us, cause="memory_full"
-    )
+    return LossRecord(epoch=EPOCH, first=10**6, last=last, count=count, start_us=start_us, end_us=end_us, cause=cause)
 
 
 def check(verdict: str, start_us: int = FIRST_US, end_us: int = LAST_US, kind: str = "continuity") -> CheckRecord:

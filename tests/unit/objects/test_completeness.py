@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from app.objects.completeness import completeness
-from app.objects.manifest import IdSpan, Manifest
+from app.objects.manifest import EpochSpan, IdSpan, Manifest
 from tests.support.manifests import FIRST_US, LAST_US, OPENED_US, SEALED_US, check, described, gap, loss, repair
 
 PROVED = (check("proved"),)
@@ -56,6 +56,24 @@ def test_a_seam_that_cannot_be_judged_leaves_no_number_and_one_that_is_broken_ha
 ) -> None:
     assert completeness(described(checks=(check(verdict, FIRST_US - 9, FIRST_US, "seam"),))).value == value
     assert completeness(described(checks=(check(verdict, FIRST_US - 9, FIRST_US - 1, "seam"),))).value == 1.0
+
+
+def test_a_seam_of_which_the_venue_told_all_trades_afterwards_is_judged() -> None:
+    seam, fetched = (check(verdict, kind=kind) for verdict, kind in (("unknowable", "seam"), ("proved", "refetch")))
+    assert completeness(described(checks=(seam, fetched))).value == 1.0
+    assert completeness(described(checks=(seam, replace(fetched, end_us=LAST_US - 1)))).value is None
+    assert completeness(described(checks=(seam, replace(fetched, verdict="unknowable")))).value is None
+
+
+def test_what_a_dead_process_may_have_lost_is_told_by_the_ids_that_follow_and_unknown_where_none_do() -> None:
+    inside, at_the_end = (loss(None, start_us, SEALED_US, "unclean_end") for start_us in (LAST_US - 1, LAST_US))
+    assert completeness(described(losses=(inside,))).value == 1.0
+    holed = described(ids=IdSpan(first=1, last=100, holes=((11, 20),)), losses=(inside,))
+    assert completeness(holed).value == 0.9
+    assert completeness(described(losses=(at_the_end,))).value is None
+    ended = EpochSpan(epoch=at_the_end.epoch, reason="stop")
+    assert completeness(described(losses=(at_the_end,), epochs=(ended,))).value == 1.0
+    assert completeness(described(losses=(at_the_end,), epochs=(replace(ended, reason="unclean_end"),))).value is None
 
 
 @pytest.mark.parametrize("exchange", ["upbit", "bybit"])
