@@ -122,11 +122,11 @@ def test_a_book_is_complete_once_its_checks_cover_it(rig: Rig) -> None:
 
 def test_an_hour_without_objects_and_a_market_that_is_none_are_told(rig: Rig) -> None:
     rig.wiring().store.prepare()
-    answer = rig.collector("certificate", "--market", MARKET, "--hour", HOUR)
-    assert answer.returncode == 1
-    assert (
-        answer.stdout == f"no object of {MARKET} in that hour: not recorded, or not archived yet (collector archive)\n"
-    )
-    wrong = rig.collector("certificate", "--market", "btcusdt", "--hour", HOUR)
-    assert wrong.returncode == 2
+    runner = CliRunner(env={"CONFIG_PATH": str(rig.path)})
+    answer = runner.invoke(command, ["--market", MARKET, "--hour", HOUR])
+    assert answer.exit_code == 1
+    words = f"no object of {MARKET} in that hour: not recorded, or not archived yet (collector archive)\n"
+    assert answer.stdout == words
+    wrong = runner.invoke(command, ["--market", "btcusdt", "--hour", HOUR])
+    assert wrong.exit_code == 2
     assert "write EXCHANGE/SYMBOL, such as binance/btcusdt" in wrong.stderr
