@@ -20,6 +20,8 @@ _COMMANDS = {
     "flush": "app.commands.stations:flush",
     "archive": "app.commands.stations:archive",
     "certificate": "app.commands.certificate:certificate",
+    "gaps": "app.commands.gaps:gaps",
+    "repair": "app.commands.repair:repair",
     "verify": "app.commands.verify:verify",
     "web": "app.commands.web:web",
     "exporter": "app.commands.exporter:exporter",

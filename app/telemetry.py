@@ -81,6 +81,14 @@ def gap_detected(stream: str, symbol: str, feed: str, from_id: str, to_id: str, 
     log.warning("gap.detected", stream=stream, symbol=symbol, feed=feed, from_id=from_id, to_id=to_id, size=size)
 
 
+def gap_settled(market: str, from_id: str | None, to_id: str | None, state: str, found: int, detail: str) -> None:
+    log.info("gap.settled", market=market, from_id=from_id, to_id=to_id, state=state, found=found, detail=detail)
+
+
+def repair_failed(venue: str, error: Exception) -> None:
+    _seldom("repair.failed", venue, venue=venue, error=str(error), then="it is asked again after a growing pause")
+
+
 def event_refused(stream: str, symbol: str, feed: str) -> None:
     _seldom("event.refused", f"{stream} {symbol} {feed}", stream=stream, symbol=symbol, feed=feed, why="queue full")
 

@@ -72,8 +72,8 @@ class Flush:
     def run(self, *, deadline_s: float | None = None, keep_going: Callable[[], bool] = lambda: True) -> FlushReport:
         """Turn the segment over if it is due, then take from every list what is there now.
 
-        What comes meanwhile is left to the next run, which takes it in larger claims. Ends when all is taken, after `deadline_s` seconds, or, before the next claim, when `keep_going` says no
-        (the lock was lost, the process stops).
+        What comes meanwhile is left to the next run, which takes it in larger claims. Ends when all is taken, after
+        `deadline_s` seconds, or, before the next claim, when `keep_going` says no (the lock was lost, the process stops).
         Raises: BufferUnavailable; what was committed by then is stored.
         """
         started_s = self._now_s()

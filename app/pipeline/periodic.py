@@ -1,4 +1,4 @@
-"""Flush and archive as beat runs them: one at a time, by a renewed lock; a second run is a no-op that says so."""
+"""Flush, archive and repair as beat runs them: one at a time, by a renewed lock; a second run is a no-op that says so."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from app.wiring import LOCK_SECS, OWNER_SECS, Wiring
 FLUSH_DEADLINE_S = 20.0
 #: A run that judges books ends after this and goes on the next minute: the archive waits in the same queue.
 CERTIFY_DEADLINE_S = 20.0
+#: A run of repairs asks no more after this: the next one is due.
+REPAIR_DEADLINE_S = 8.0
 
 
 @contextmanager
@@ -106,6 +108,27 @@ def certify(
         wiring.replan()
         run = wiring.certifier.run
         return run(deadline_s=deadline_s, keep_going=lambda: ours() and not stop.is_set(), final=final).as_dict()
+
+
+def repair(
+    wiring: Wiring,
+    stop: threading.Event,
+    *,
+    deadline_s: float = REPAIR_DEADLINE_S,
+    market: str | None = None,
+    patient: bool = True,
+) -> dict[str, object]:
+    """One run of repairs (app/pipeline/repair.py). Raises: BufferUnavailable."""
+    with _alone(wiring, "repair") as ours:
+        if ours is None:
+            return {"skipped": "another run is going on"}
+        report = wiring.repairs.run(
+            deadline_s=deadline_s,
+            market=market,
+            patient=patient,
+            keep_going=lambda: ours() and not stop.is_set(),
+        )
+        return report.as_dict()
 
 
 def housekeeping(wiring: Wiring) -> dict[str, object]:

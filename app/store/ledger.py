@@ -7,7 +7,7 @@ What has rows could be rebuilt from segments and manifests; ranges of pure dupli
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -156,6 +156,23 @@ class Ledger:
         with self._engine.connect() as connection:
             query = select(LEDGER_RECORDS[name]).filter_by(**where)
             return [dict(row._mapping) for row in connection.execute(query)]
+
+    def asked_for(self, exchange: str, symbols: Collection[str], since_us: int) -> list[int]:
+        """When events of these markets were asked for over REST and stored, from `since_us` on: in removed segments."""
+        epochs, ranges = LEDGER_RECORDS["epochs"], LEDGER_RECORDS["ranges"]
+        query = (
+            select(epochs.c.opened_us)
+            .distinct()
+            .join(ranges, ranges.c.epoch == epochs.c.epoch)
+            .where(
+                epochs.c.kind == "rest",
+                epochs.c.exchange == exchange,
+                epochs.c.opened_us >= since_us,
+                ranges.c.symbol.in_(sorted(symbols)),
+            )
+        )
+        with self._engine.connect() as connection:
+            return [int(opened_us) for (opened_us,) in connection.execute(query)]
 
     def load_known(self, known: KnownRanges, epochs: list[str]) -> None:
         """Add what removed segments held of `epochs` to `known`."""

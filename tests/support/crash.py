@@ -253,6 +253,7 @@ def _serve() -> None:
     import app.pipeline.archive
     import app.pipeline.flush
     import app.pipeline.periodic
+    import app.pipeline.repair
     import app.pipeline.stream
     import app.pipeline.supervise
     import app.store.ledger  # noqa: F401
@@ -433,12 +434,29 @@ def _supervise(settings: Path, step: Callable[[str], None], options: dict[str, A
     return [name for _ in range(options["rounds"]) for name in supervise()]
 
 
+def _repair(settings: Path, step: Callable[[str], None], options: dict[str, Any]) -> Any:
+    """Repairs and flushes in turn, as two tasks of one worker, until a run does nothing; what was settled."""
+    from app.config import load
+    from app.wiring import Wiring
+
+    made = Wiring(load(settings, {}).settings, step=step)
+    settled: list[Any] = []
+    while True:
+        report = made.repairs.run(deadline_s=20, patient=False)
+        assert report.failed == {}
+        assert made.flush().run().failed == {}
+        settled += report.closed
+        if not (report.fetched or report.closed or report.judged or report.waiting):
+            return settled
+
+
 _STATIONS: dict[str, Callable[[Path, Callable[[str], None], dict[str, Any]], Any]] = {
     "flush": _flush,
     "flush_until_told": _flush_until_told,
     "archive": _archive,
     "collect": _collect,
     "supervise": _supervise,
+    "repair": _repair,
 }
 
 if __name__ == "__main__":

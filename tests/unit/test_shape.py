@@ -28,7 +28,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "cryptography": ("app.exchanges.coinbase_jwt",),
     "dynaconf": ("app.settings_sources",),
     # REST questions to a venue; the demo and the built-in exchanges' control endpoint.
-    "httpx": ("app.pipeline.symbols", "app.pipeline.book_answers", "app.launch"),
+    "httpx": ("app.pipeline.rest", "app.pipeline.symbols", "app.pipeline.book_answers", "app.launch"),
     "kombu": ("celeryconfig", "tasks"),
     "msgspec": ("app",),
     "prometheus_client": ("app.web", "app.commands"),
@@ -91,8 +91,8 @@ TIERS: dict[str, tuple[str, ...]] = {
 #: They take time, randomness and the network's answers as arguments.
 PURE = (
     "app.books", "app.codec", "app.connection.backoff", "app.connection.feed", "app.connection.freshness",
-    "app.connection.session", "app.exchanges", "app.model", "app.pipeline.outbox", "app.pipeline.plan",
-    "app.pipeline.share", "app.sequence",
+    "app.connection.session", "app.exchanges", "app.model", "app.pipeline.found", "app.pipeline.gaps",
+    "app.pipeline.outbox", "app.pipeline.plan", "app.pipeline.seams", "app.pipeline.share", "app.sequence",
 )  # fmt: skip
 IMPURE = {
     "asyncio", "os", "random", "requests", "secrets", "select", "selectors", "socket", "sqlite3", "ssl", "subprocess",
