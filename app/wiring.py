@@ -219,7 +219,7 @@ class Wiring:
         from app.pipeline.book_answers import ask
         from app.pipeline.certify import Certifier
 
-        def questions() -> dict[Market, Callable[[], RestBook | None]]:
+        def questions() -> dict[Market, Callable[[], RestBook]]:
             return {
                 Market(stream.exchange, symbol): partial(ask, stream, symbol, self.budget)
                 for stream in self.streams.values()

@@ -56,7 +56,7 @@ class Certifier:
         wall_us: Callable[[], int],
         monotonic_s: Callable[[], float],
         rest_check_s: float = 0,
-        questions: Callable[[], Mapping[Market, Callable[[], RestBook | None]]] = dict,
+        questions: Callable[[], Mapping[Market, Callable[[], RestBook]]] = dict,
     ) -> None:
         self._ledger, self._root, self._push = ledger, segments_root, push
         self._now_us, self._now_s = wall_us, monotonic_s
@@ -189,17 +189,16 @@ class Certifier:
             judge = self._judges[market] = Judge(market.exchange, market.symbol, self._known.get(market))
         return judge
 
-    def _question(self, market: Market, ask: Callable[[], RestBook | None], report: CertifyReport) -> None:
+    def _question(self, market: Market, ask: Callable[[], RestBook], report: CertifyReport) -> None:
         try:
             answer = ask()
         except ValueError as error:
             telemetry.book_unanswered(market.exchange, market.symbol, error)
             self._due_s[market] = self._now_s() + self._rest_check_s
             return
-        if answer is not None:
-            report.asked += 1
-            self._due_s[market] = self._now_s() + self._rest_check_s
-            self._judges[market].answered(answer, self._now_us())
+        report.asked += 1
+        self._due_s[market] = self._now_s() + self._rest_check_s
+        self._judges[market].answered(answer, self._now_us())
 
     def _take(self, report: CertifyReport, *, final: bool) -> None:
         for market, judge in self._judges.items():

@@ -28,7 +28,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "cryptography": ("app.exchanges.coinbase_jwt",),
     "dynaconf": ("app.settings_sources",),
     # REST questions to a venue; the demo and the built-in exchanges' control endpoint.
-    "httpx": ("app.pipeline.rest", "app.pipeline.symbols", "app.pipeline.book_answers", "app.launch"),
+    "httpx": ("app.pipeline.rest", "app.pipeline.symbols", "app.launch"),
     "kombu": ("celeryconfig", "tasks"),
     "msgspec": ("app",),
     "prometheus_client": ("app.web", "app.commands"),
