@@ -4,6 +4,7 @@ is resumed where it stopped, and a second run finds nothing to do. Removal is in
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ from app.objects.parquet import Written
 from app.objects.store import Store
 from app.pipeline.facts import Facts
 from app.pipeline.removal import Removal
+from app.pipeline.trade_ids import TradeIds
 from app.store.ledger import SEALED, VERIFIED, WRITTEN, Ledger, ObjectEntry, SegmentEntry
 from app.store.segment import Holding, SealedSegment
 
@@ -90,6 +92,7 @@ class Archive:
         Raises: StoreError when no store can be used at all; Interrupted while that is not known yet.
         """
         report = ArchiveReport()
+        self._sweep()
         unusable: list[StoreError] = []
         for store in self._stores:
             try:
@@ -178,15 +181,16 @@ class Archive:
         exchange, symbol, data_type, rows = holding
         path = self._work_path(entry, holding)
         self._step("archive.before_write")
+        ids = TradeIds(exchange, data_type)
         written = parquet.write(
-            path, _while(keep_going, segment.rows(exchange, symbol, data_type), str(path)),
+            path, _while(keep_going, ids.counted(segment.rows(exchange, symbol, data_type)), str(path)),
             exchange=exchange, symbol=symbol, data_type=data_type,
             metadata={"segment": f"{self._ledger.data_directory}/{entry.number}"},
         )  # fmt: skip
         if written.rows != rows:
             raise CollectorError(f"{path}: {written.rows} rows written, the segment holds {rows}")
         self._step("archive.after_write")
-        facts = Facts.of(segment, holding)
+        facts = Facts.of(segment, holding, ids.span())
         earlier = self._stored_earlier(store, entry, holding)
         if earlier is not None and earlier.sha256 != written.sha256:
             # The same rows, written by another version of pyarrow before a stop: what is stored is ours and stays.
@@ -268,6 +272,13 @@ class Archive:
                 directory.rmdir()
             except OSError:
                 return
+
+    def _sweep(self) -> None:
+        """Remove what a run that another one overtook, or that was killed, had written of segments that are gone."""
+        sealed = {str(entry.number) for entry in self._ledger.segments(SEALED)}
+        for directory in self._work.iterdir() if self._work.is_dir() else ():
+            if directory.name not in sealed:
+                shutil.rmtree(directory, ignore_errors=True)
 
     def _put_manifest(self, store: Store, description: Manifest, beside: Path) -> None:
         """Store the manifest. One of the same object, written by an earlier run or version, is as good."""
