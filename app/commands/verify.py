@@ -38,9 +38,9 @@ def _markets(context: click.Context, parameter: click.Parameter, given: tuple[st
 def verify(prefix: str, since: int | None, until: int | None, markets: tuple[str, ...], as_json: bool) -> None:
     """Read objects and manifests again and say what is wrong.
 
-    PREFIX narrows it, as in `binance/btcusdt/trade/`; so do times and markets: an object begins when its segment was opened. Every object is read whole and hashed, in
-    each store where there are two; nothing is believed that was written down earlier. Exit code 0 when all is right, 1
-    with one line for each fault.
+    PREFIX narrows it, as in `binance/btcusdt/trade/`; so do times and markets: an object begins when its segment was
+    opened. Every object is read whole and hashed, in each store where there are two; nothing is believed that was written
+    down earlier. Exit code 0 when all is right, 1 with one line for each fault.
 
     \b
     collector verify --since 2026-03-01 --until 2026-03-02
