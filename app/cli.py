@@ -22,6 +22,7 @@ _COMMANDS = {
     "gaps": "app.commands.gaps:gaps",
     "repair": "app.commands.repair:repair",
     "verify": "app.commands.verify:verify",
+    "audit": "app.commands.audit:audit",
     "web": "app.commands.web:web",
     "exporter": "app.commands.exporter:exporter",
 }

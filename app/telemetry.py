@@ -182,6 +182,17 @@ def hole_found(stream: str, epoch: str, symbol: str, feed: str, first: int, last
     )  # fmt: skip
 
 
+def epoch_abandoned(stream: str, epoch: str, last_us: int, feeds: int) -> None:
+    log.warning(
+        "epoch.abandoned", stream=stream, epoch=epoch, last_us=last_us, feeds=feeds,
+        why="no end, and nobody has it any more", then="ended on record; what it still held is declared lost (unclean_end)",
+    )  # fmt: skip
+
+
+def reckoning_postponed(what: str, why: str) -> None:
+    _seldom("reckoning.postponed", what, what=what, why=why, then="nothing is declared lost meanwhile")
+
+
 def segment_opened(segment: int, path: str) -> None:
     log.info("segment.opened", segment=segment, path=path)
 

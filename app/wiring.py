@@ -201,6 +201,11 @@ class Wiring:
             return
 
     @property
+    def host(self) -> str:
+        """This machine, as leases name it."""
+        return whoami().split(":")[0]
+
+    @property
     def owner(self) -> str:
         """This data directory, as it says who it is to others."""
         return f"data directory {self.ledger.data_directory} on {socket.gethostname()} ({self.ledger.path.absolute()})"

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from app import telemetry
 from app.buffer.lease import Holding
 from app.errors import BufferFull, BufferUnavailable, Interrupted
+from app.pipeline import reckoning
 from app.wiring import LOCK_SECS, OWNER_SECS, Wiring
 
 #: A flush run ends after this even if the lists fill faster than it empties them, so that a turn-over is never missed.
@@ -91,6 +92,15 @@ def archive(wiring: Wiring, stop: threading.Event, *, final: bool = False) -> di
         except Interrupted as error:
             telemetry.archive_skipped(str(error))
             return {"skipped": str(error)}
+
+
+def reckon(wiring: Wiring, stop: threading.Event, *, look_again_s: float = reckoning.LOOK_AGAIN_S) -> dict[str, object]:
+    """One reckoning. Raises: OwnedElsewhere, BufferUnavailable, SQLAlchemy's errors for an unusable ledger."""
+    wiring.claim_ownership("flush", wiring.owner, OWNER_SECS)
+    with _alone(wiring, "reckon") as ours:
+        if ours is None:
+            return {"skipped": "another run is going on"}
+        return reckoning.declare(wiring, reckoning.findings(wiring, stop, look_again_s=look_again_s))
 
 
 def repair(

@@ -11,9 +11,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, func, insert, select, update
+from sqlalchemy import Connection, and_, func, insert, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
+from app.model import UNCLEAN_END
 from app.store.engine import begin_wal, writable
 from app.store.known import KnownRanges
 from app.store.migrate import prepare
@@ -158,6 +159,8 @@ class Ledger:
                     _fold_epochs(connection, found)
                 elif name == "replays":
                     _fold_replays(connection, found)
+                elif name == "losses":
+                    _fold_losses(connection, found)
                 else:
                     connection.execute(upsert(LEDGER_RECORDS[name]).on_conflict_do_nothing(), found)
             return True
@@ -213,10 +216,25 @@ def _fold_epochs(connection: Connection, found: Iterable[dict[str, object]]) -> 
         statement = upsert(table).values(values)
         ended = {name: values[name] for name in ("ended_us", "reason", "last_numbers")}
         if values["ended_us"] is not None:
-            statement = statement.on_conflict_do_update(index_elements=["epoch"], set_=ended)
+            # What was found out about an end never takes the place of what the connection said itself.
+            said = statement.excluded.reason != UNCLEAN_END
+            replaceable = or_(said, table.c.reason.is_(None), table.c.reason == UNCLEAN_END)
+            statement = statement.on_conflict_do_update(index_elements=["epoch"], set_=ended, where=replaceable)
         else:
             statement = statement.on_conflict_do_nothing()
         connection.execute(statement)
+
+
+def _fold_losses(connection: Connection, found: Iterable[dict[str, object]]) -> None:
+    """A loss of unknown extent gives way to one that is known."""
+    table = LEDGER_RECORDS["losses"]
+    for values in found:
+        statement = upsert(table).values(values)
+        set_ = {name: statement.excluded[name] for name in ("last", "count", "start_us", "end_us", "cause")}
+        known = and_(table.c.count.is_(None), statement.excluded["count"].is_not(None))
+        connection.execute(
+            statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=set_, where=known)
+        )
 
 
 def _fold_replays(connection: Connection, found: Iterable[dict[str, object]]) -> None:

@@ -34,6 +34,8 @@ from app.model import (
     runs,
 )  # fmt: skip
 from app.objects import parquet
+from app.pipeline.audit import audit
+from app.quality.balance import Difference
 from app.store.ledger import Ledger, SegmentEntry
 from tests.support.rig import Rig
 
@@ -337,6 +339,12 @@ def held(rig: Rig) -> Held:
     if removed:
         _gather(found, removed)
     return found
+
+
+def audited(rig: Rig, *, deep: bool = True) -> list[Difference]:
+    """What the application's own audit finds wrong; connections without an end are for the reckoning."""
+    found = audit(rig.wiring(), deep=deep).differences
+    return [difference for difference in found if not difference.what.startswith("stream ")]
 
 
 def _rows_in(path: Path) -> int:

@@ -125,6 +125,7 @@ def test_every_task_goes_to_the_queue_of_the_process_that_runs_it(app: Any) -> N
         "streams.run": "streams",
         "streams.supervise": "default",
         "flush.run": "flush",
+        "epochs.reckon": "flush",
         "gaps.repair": "gaps",
         "archive.run": "archive",
         "archive.housekeeping": "archive",
@@ -137,7 +138,7 @@ def test_every_task_goes_to_the_queue_of_the_process_that_runs_it(app: Any) -> N
 def test_what_beat_sends_is_worthless_once_the_next_one_is_due(app: Any) -> None:
     schedule = app.conf.beat_schedule
     assert {entry["task"] for entry in schedule.values()} == {
-        "streams.supervise", "flush.run", "gaps.repair", "archive.run", "archive.housekeeping",
+        "streams.supervise", "flush.run", "epochs.reckon", "gaps.repair", "archive.run", "archive.housekeeping",
     }  # fmt: skip
     assert {name: entry["options"]["expires"] for name, entry in schedule.items()} == {
         name: entry["schedule"] for name, entry in schedule.items()

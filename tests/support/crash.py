@@ -212,13 +212,20 @@ def celery_workers(
             worker.close()
 
 
-def dispatcher(rig: Rig) -> Callable[..., object]:
-    """Sends the task of a stream to a worker of `rig` ("": to any), as the supervisor task does."""
+def messenger(rig: Rig) -> Any:
+    """A Celery application that sends tasks to the workers of `rig`, as beat does."""
     from celery import Celery
-    from celery.utils.nodenames import worker_direct
 
     sender = Celery("tests", broker=rig.redis_url, set_as_current=False)
     sender.conf.broker_transport_options = {"global_keyprefix": f"{rig.prefix}:celery:"}
+    return sender
+
+
+def dispatcher(rig: Rig) -> Callable[..., object]:
+    """Sends the task of a stream to a worker of `rig` ("": to any), as the supervisor task does."""
+    from celery.utils.nodenames import worker_direct
+
+    sender = messenger(rig)
 
     def send(stream: str, worker: str = "") -> object:
         queue = worker_direct(worker) if worker else "streams"
