@@ -12,7 +12,7 @@ from app.errors import BufferFull, BufferUnavailable, Interrupted
 from app.pipeline import reckoning
 from app.wiring import LOCK_SECS, OWNER_SECS, Wiring
 
-#: A flush run ends after this even if the lists fill faster than it empties them, so that a turn-over is never missed.
+#: A flush run ends after this even if more waits than it can take in that time, so that a turn-over is never missed.
 FLUSH_DEADLINE_S = 20.0
 #: A run that judges books ends after this and goes on the next minute: the archive waits in the same queue.
 CERTIFY_DEADLINE_S = 20.0
