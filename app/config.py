@@ -86,12 +86,18 @@ class Spool:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    #: "local" or "s3"; s3 where the user names an [aws] bucket.
+    #: "local", "s3" or "both"; s3 where the user names an [aws] bucket.
     mode: str = "local"
     local_path: Path = Path("data/objects")
     segments_path: Path = Path("data/segments")
     segment_secs: int = 3600
     quarantine_max_bytes: int = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    #: 0: no book is asked for.
+    rest_check_secs: float = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +140,7 @@ class Settings:
     buffer: Buffer
     spool: Spool
     storage: Storage
+    quality: Quality
     #: By exchange name, for every registered exchange.
     exchanges: dict[str, ExchangeSettings]
     markets: tuple[MarketGroup, ...]
@@ -154,6 +161,7 @@ SECTIONS: dict[str, type] = {
     "buffer": Buffer,
     "spool": Spool,
     "storage": Storage,
+    "quality": Quality,
 }
 
 

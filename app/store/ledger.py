@@ -91,12 +91,17 @@ class Ledger:
             return connection.execute(update(segments).where(where).values(state=after, **values)).rowcount == 1
 
     def totals(self) -> tuple[dict[str, int], int, int]:
-        """Segments by state (each state named), verified objects, rows in these; counted by SQLite."""
+        """Segments by state (each state named), verified objects, rows in these; counted by SQLite.
+
+        What several stores hold counts once.
+        """
         with self._engine.connect() as connection:
             counted = connection.execute(select(segments.c.state, func.count()).group_by(segments.c.state))
             by_state = {**dict.fromkeys((OPEN, SEALING, SEALED, REMOVING, REMOVED), 0), **{s: n for s, n in counted}}
-            query = select(func.count(), func.coalesce(func.sum(objects.c.rows), 0)).where(objects.c.state == VERIFIED)
-            verified, rows = connection.execute(query).one()
+            one = (objects.c.segment, objects.c.exchange, objects.c.symbol, objects.c.data_type)
+            distinct = select(func.max(objects.c.rows).label("rows")).where(objects.c.state == VERIFIED).group_by(*one)
+            held = distinct.subquery()
+            verified, rows = connection.execute(select(func.count(), func.coalesce(func.sum(held.c.rows), 0))).one()
         return by_state, int(verified), int(rows)
 
     # objects
@@ -135,6 +140,12 @@ class Ledger:
         with self._engine.begin() as connection:
             connection.execute(upsert(conflicts).values(values).on_conflict_do_nothing())
 
+    def conflicts(self, store: str) -> dict[str, int]:
+        """Keys of `store` under which other bytes were found, each with the segment whose object went elsewhere."""
+        with self._engine.connect() as connection:
+            query = select(conflicts.c.key, conflicts.c.segment).where(conflicts.c.store == store)
+            return {key: number for key, number in connection.execute(query)}
+
     # records of removed segments
 
     def begin_removal(self, number: int, rows: int, records: Mapping[str, Iterable[list[dict[str, object]]]]) -> bool:
@@ -154,10 +165,11 @@ class Ledger:
                     connection.execute(upsert(LEDGER_RECORDS[name]).on_conflict_do_nothing(), found)
             return True
 
-    def records(self, name: str) -> list[dict[str, object]]:
-        """Records of removed segments: epochs, ranges, gaps, losses, quarantine or replays."""
+    def records(self, name: str, **where: str) -> list[dict[str, object]]:
+        """Records of removed segments, of one of the record tables."""
         with self._engine.connect() as connection:
-            return [dict(row._mapping) for row in connection.execute(select(LEDGER_RECORDS[name]))]
+            query = select(LEDGER_RECORDS[name]).filter_by(**where)
+            return [dict(row._mapping) for row in connection.execute(query)]
 
     def asked_for(self, exchange: str, symbols: Collection[str], since_us: int) -> list[int]:
         """When events of these markets were asked for over REST and stored, from `since_us` on: in removed segments."""
