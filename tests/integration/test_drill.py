@@ -55,6 +55,7 @@ def test_a_killed_stream_worker_keeps_its_promise_and_an_event_that_is_nowhere_b
     assert [(d["what"], d["where"]) for d in told["differences"]] == [("event claimed-1", "binance/btcusdt trade")]
     total = told["total"]
     assert total["archived"] == total["stored"] > 0
-    known = total["stored"] + total["duplicates"] + total["explained"] + total["unread"]
-    assert known - total["refetched"] <= total["sent"] <= known
+    # Trades that a gap cost are asked for again, and some of these were there.
+    assert total["sent"] <= total["stored"] + total["duplicates"] + total["explained"] + total["unread"]
+    assert total["sent"] >= total["stored"] + total["explained"] + total["unread"] - total["refetched"]
     assert {path.name for path in site.iterdir()} >= {"settings.toml", "sent.jsonl", "objects", "logs"}
