@@ -70,6 +70,8 @@ class Wiring:
         self._step, self._interrupted = step, interrupted
         #: One for all streams of the process; made here, because streams begin at the same moment on many threads.
         self.allowance = Allowance(settings.buffer.process_max_bytes)
+        #: Locks of runs that ended while Redis was away, by name.
+        self.unreleased: dict[str, Lease] = {}
         self._repairs: tuple[Mapping[str, ExchangeSettings], Repairs] | None = None
 
     @property
