@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -23,14 +24,14 @@ log = structlog.get_logger("collector")
 _last: dict[tuple[str, str], tuple[float, int]] = {}
 
 
-def _seldom(event: str, subject: str, **facts: Any) -> None:
+def _seldom(event: str, subject: str, *, quiet_s: float = QUIET_S, level: str = "warning", **facts: Any) -> None:
     now_s = monotonic_s()
-    logged_s, suppressed = _last.get((event, subject), (now_s - QUIET_S, 0))
-    if now_s - logged_s < QUIET_S:
+    logged_s, suppressed = _last.get((event, subject), (now_s - quiet_s, 0))
+    if now_s - logged_s < quiet_s:
         _last[event, subject] = logged_s, suppressed + 1
         return
     _last[event, subject] = now_s, 0
-    log.warning(event, **facts, **({"repeated": suppressed} if suppressed else {}))
+    getattr(log, level)(event, **facts, **({"repeated": suppressed} if suppressed else {}))
 
 
 # stream
@@ -152,7 +153,10 @@ def flush_committed(
 
 
 def flush_failed(stream: str, kind: str, error: Exception) -> None:
-    log.error("flush.failed", stream=stream, kind=kind, error=str(error), then="the claim stays in Redis")
+    _seldom(
+        "flush.failed", f"{stream} {kind}", level="error", stream=stream, kind=kind, error=str(error),
+        then="the claim stays in Redis",
+    )  # fmt: skip
 
 
 def flush_skipped(why: str) -> None:
@@ -184,6 +188,26 @@ def segment_unreadable(segment: int, error: Exception) -> None:
 
 def segment_sealed(segment: int, rows: int) -> None:
     log.info("segment.sealed", segment=segment, rows=rows)
+
+
+# disk
+
+
+def disk_filling(said: str, *, full: bool) -> None:
+    """At most once a minute."""
+    then = "nothing more is taken out of Redis until there is room" if full else "at 90 % nothing more is taken"
+    _seldom("disk.filling", str(full), quiet_s=60.0, level="error" if full else "warning", used=said, then=then)
+
+
+def station_failed(station: str, kind: str, error: Exception) -> None:
+    _seldom(
+        "station.failed", f"{station} {kind}", level="error", station=station, kind=kind, error=str(error),
+        then="the data stays where it is; the next run tries again",
+    )  # fmt: skip
+
+
+def schedule_not_kept(error: Exception) -> None:
+    _seldom("schedule.not_kept", "", error=f"{type(error).__name__}: {error}", then="beat goes on from memory")
 
 
 # archive
@@ -243,7 +267,8 @@ def stop_overdue(after_s: float) -> None:
         )
         hung[thread.name] = f"{ours.f_code.co_filename}:{ours.f_lineno} {ours.f_code.co_name}"
     line = {"event": "stop.overdue", "level": "error", "after_s": after_s, "threads": hung, "then": "exit code 1"}
-    os.write(2, json.dumps(line).encode() + b"\n")
+    with suppress(OSError):  # a log on a full disk: the process ends all the same
+        os.write(2, json.dumps(line).encode() + b"\n")
 
 
 def settings_changed(

@@ -26,6 +26,7 @@ from app.exchanges.base import Pace
 from app.pipeline.outbox import Allowance, Outbox
 from app.pipeline.plan import Stream
 from app.pipeline.replan import Replan
+from app.pipeline.room import Disk
 
 if TYPE_CHECKING:
     from app.objects.store import Store
@@ -115,6 +116,14 @@ class Wiring:
         from app.store.ledger import Ledger
 
         return Ledger(self.settings.database.path)
+
+    @cached_property
+    def disk(self) -> Disk:
+        """The room on this disk."""
+        storage = self.settings.storage
+        kept = [] if storage.mode == "s3" else [storage.local_path]
+        waiting = [storage.segments_path, self.settings.archive.dir]
+        return Disk(storage.segments_path, waiting, kept, storage.max_local_bytes, monotonic_s)
 
     @cached_property
     def store(self) -> Store:

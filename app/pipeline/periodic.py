@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from app import telemetry
 from app.buffer.lease import Holding
 from app.errors import BufferFull, BufferUnavailable, Interrupted
+from app.pipeline.room import FULL
+from app.pipeline.trouble import room_of, watched
 from app.wiring import LOCK_SECS, OWNER_SECS, Wiring
 
 #: A flush run ends after this even if the lists fill faster than it empties them, so that a turn-over is never missed.
@@ -55,8 +57,14 @@ def flush(
 ) -> dict[str, object]:
     """One flush run; `seal` then seals the open segment whatever its age.
 
-    Raises: OwnedElsewhere, BufferUnavailable, SQLAlchemy's errors for an unusable ledger.
+    Nothing is claimed while the disk is full (`room` of the report). What a disk or database refuses is `failed` there,
+    and on the board. Raises: OwnedElsewhere, BufferUnavailable.
     """
+    every_s = wiring.settings.collector.batch_interval_secs
+    return watched(wiring, "flush", every_s, lambda: _flush(wiring, stop, deadline_s=deadline_s, seal=seal))
+
+
+def _flush(wiring: Wiring, stop: threading.Event, *, deadline_s: float | None, seal: bool) -> dict[str, object]:
     wiring.claim_ownership("flush", wiring.owner, OWNER_SECS)
     with _alone(wiring, "flush") as ours:
         if ours is None:
@@ -65,14 +73,26 @@ def flush(
         if stop.is_set():
             return {"skipped": "this worker is stopping"}
         run = wiring.flush()
-        report = run.run(deadline_s=deadline_s, keep_going=lambda: ours() and not stop.is_set())
+        room = room_of(wiring)
+
+        def keep_going() -> bool:
+            nonlocal room
+            room = room_of(wiring)
+            return room.level != FULL and ours() and not stop.is_set()
+
+        report = run.run(deadline_s=deadline_s, keep_going=keep_going)
         if seal and not report.failed:
             run.turn_over(report, now=True)
-        return report.as_dict()
+        return report.as_dict() | ({"room": {"level": room.level, "detail": str(room)}} if room.level else {})
 
 
 def archive(wiring: Wiring, stop: threading.Event, *, final: bool = False) -> dict[str, object]:
     """One archive cycle. Raises: OwnedElsewhere, StoreError when the store cannot be used at all, BufferUnavailable."""
+    every_s = wiring.settings.collector.archive_interval_secs
+    return watched(wiring, "archive", every_s, lambda: _archive(wiring, stop, final=final))
+
+
+def _archive(wiring: Wiring, stop: threading.Event, *, final: bool) -> dict[str, object]:
     server = wiring.settings.aws.home_server_name or "(no server name)"
     every_s, deadline_s = wiring.settings.collector.archive_interval_secs, wiring.settings.archive.deadline_secs
     wiring.claim_ownership(

@@ -82,6 +82,7 @@ TIERS: dict[str, tuple[str, ...]] = {
     # What beat calls: they are given the wiring and use one part after the other.
     "app.pipeline.periodic": (*_BELOW_PIPELINE, "app.wiring"),
     "app.pipeline.supervise": (*_BELOW_PIPELINE, "app.wiring"),
+    "app.pipeline.trouble": (*_BELOW_PIPELINE, "app.wiring"),
     "app.wiring": (*_BELOW_PIPELINE, "app.pipeline"),
     "app.venues": ("app.clock", "app.errors"),
 }
