@@ -186,6 +186,21 @@ def segment_unreadable(segment: int, error: Exception) -> None:
     _seldom("segment.unreadable", str(segment), segment=segment, error=str(error), then="recording goes on without it")
 
 
+def segment_damaged(segment: int, path: str, fault: str) -> None:
+    log.error("segment.damaged", segment=segment, path=path, fault=fault, then="what can be read goes into a new file")
+
+
+def segment_salvaged(segment: int, kept: str, rows: int, lost: int, losses: int) -> None:
+    log.error(
+        "segment.salvaged", segment=segment, damaged_file=kept, rows=rows, lost=lost, declared=losses,
+        then="the losses are on record (segment_damaged); recording goes on",
+    )  # fmt: skip
+
+
+def salvage_failed(segment: int, error: Exception) -> None:
+    _seldom("salvage.failed", str(segment), level="error", segment=segment, error=f"{type(error).__name__}: {error}")
+
+
 def segment_sealed(segment: int, rows: int) -> None:
     log.info("segment.sealed", segment=segment, rows=rows)
 

@@ -64,6 +64,8 @@ class Wiring:
         self.file = file
         self._replan = Replan(settings, file, monotonic_s)
         self._step, self._interrupted = step, interrupted
+        #: Whether the files that are written have to be looked at: at the start of a process, and when SQLite says so.
+        self.segments_in_doubt = True
         #: One for all streams of the process; made here, because streams begin at the same moment on many threads.
         self.allowance = Allowance(settings.buffer.process_max_bytes)
 

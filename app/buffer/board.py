@@ -10,7 +10,7 @@ import redis
 from app.buffer.client import answering, script
 
 #: Who may say that something keeps it from its work.
-STATIONS = ("flush", "archive")
+STATIONS = ("flush", "archive", "segments")
 
 
 class Board:

@@ -222,6 +222,8 @@ class Flush:
                 self._seal(entry, report)
             except (DBAPIError, CollectorError, OSError) as error:  # it stays `sealing`, and stops nothing else
                 telemetry.segment_unreadable(entry.number, error)
+                if classify(error) == "damaged":
+                    report.failed[f"segment {entry.number}"] = "damaged"
 
     def _seal(self, entry: SegmentEntry, report: FlushReport) -> None:
         """Mark, settle and count one segment; each step may be repeated."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from app import telemetry
 from app.buffer.lease import Holding
 from app.errors import BufferFull, BufferUnavailable, Interrupted
+from app.pipeline.mending import mend, named_damaged
 from app.pipeline.room import FULL
 from app.pipeline.trouble import room_of, watched
+from app.store.ledger import OPEN, SEALED, SEALING
 from app.wiring import LOCK_SECS, OWNER_SECS, Wiring
 
 #: A flush run ends after this even if the lists fill faster than it empties them, so that a turn-over is never missed.
@@ -72,6 +75,9 @@ def _flush(wiring: Wiring, stop: threading.Event, *, deadline_s: float | None, s
             return {"skipped": "another run is going on"}
         if stop.is_set():
             return {"skipped": "this worker is stopping"}
+        if wiring.segments_in_doubt:
+            mend(wiring, (OPEN, SEALING, SEALED))
+            wiring.segments_in_doubt = False
         run = wiring.flush()
         room = room_of(wiring)
 
@@ -81,6 +87,7 @@ def _flush(wiring: Wiring, stop: threading.Event, *, deadline_s: float | None, s
             return room.level != FULL and ours() and not stop.is_set()
 
         report = run.run(deadline_s=deadline_s, keep_going=keep_going)
+        wiring.segments_in_doubt = "damaged" in report.failed.values()
         if seal and not report.failed:
             run.turn_over(report, now=True)
         return report.as_dict() | ({"room": {"level": room.level, "detail": str(room)}} if room.level else {})
@@ -105,7 +112,11 @@ def _archive(wiring: Wiring, stop: threading.Event, *, final: bool) -> dict[str,
         if stop.is_set():
             return {"skipped": "this worker is stopping"}
         try:
-            return wiring.archive().run(final=final, keep_going=lambda: ours() and not stop.is_set()).as_dict()
+            cycle = partial(wiring.archive().run, final=final, keep_going=lambda: ours() and not stop.is_set())
+            report = cycle()
+            if (damaged := named_damaged(report.failed)) and mend(wiring, (SEALED,), damaged):
+                report = cycle()
+            return report.as_dict()
         except Interrupted as error:
             telemetry.archive_skipped(str(error))
             return {"skipped": str(error)}

@@ -44,6 +44,7 @@ def watched(wiring: Wiring, station: str, every_s: float, run: Callable[[], Repo
     except (OSError, SQLAlchemyError) as error:
         kind = classify(error)
         telemetry.station_failed(station, kind, error)
+        wiring.segments_in_doubt |= kind == "damaged"
         report = {"failed": {station: kind}}
         notice = {"level": "degraded", "detail": f"{WORDS.get(kind, kind)}: {_line(error)}"}
     except StoreError as error:

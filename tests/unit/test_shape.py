@@ -80,6 +80,7 @@ TIERS: dict[str, tuple[str, ...]] = {
     "app.connection.socket": (*_WORDS, "app.clock", "app.connection"),
     "app.pipeline": _BELOW_PIPELINE,
     # What beat calls: they are given the wiring and use one part after the other.
+    "app.pipeline.mending": (*_BELOW_PIPELINE, "app.wiring"),
     "app.pipeline.periodic": (*_BELOW_PIPELINE, "app.wiring"),
     "app.pipeline.supervise": (*_BELOW_PIPELINE, "app.wiring"),
     "app.pipeline.trouble": (*_BELOW_PIPELINE, "app.wiring"),
