@@ -19,6 +19,7 @@ _COMMANDS = {
     "db": "app.commands.db:db",
     "flush": "app.commands.stations:flush",
     "archive": "app.commands.stations:archive",
+    "repair-ledger": "app.commands.repair_ledger:repair_ledger",
     "verify": "app.commands.verify:verify",
     "web": "app.commands.web:web",
     "exporter": "app.commands.exporter:exporter",

@@ -79,7 +79,10 @@ def frame_rejected(stream: str, reason: str, size_bytes: int) -> None:
 
 
 def gap_detected(stream: str, symbol: str, feed: str, from_id: str, to_id: str, size: int | None) -> None:
-    log.warning("gap.detected", stream=stream, symbol=symbol, feed=feed, from_id=from_id, to_id=to_id, size=size)
+    _seldom(
+        "gap.detected", f"{stream} {symbol} {feed}", stream=stream, symbol=symbol, feed=feed, from_id=from_id, to_id=to_id,
+        size=size,
+    )  # fmt: skip
 
 
 def event_refused(stream: str, symbol: str, feed: str) -> None:
@@ -164,11 +167,28 @@ def flush_skipped(why: str) -> None:
 
 
 def element_rejected(stream: str, error: Exception, size_bytes: int) -> None:
-    log.error("element.rejected", stream=stream, error=str(error), size_bytes=size_bytes, then="quarantined")
+    _seldom(
+        "element.rejected",
+        stream,
+        level="error",
+        stream=stream,
+        error=str(error),
+        size_bytes=size_bytes,
+        then="quarantined",
+    )
 
 
 def row_rejected(symbol: str, feed: str, number: int, error: str) -> None:
-    log.error("row.rejected", symbol=symbol, feed=feed, number=number, error=error, then="quarantined")
+    _seldom(
+        "row.rejected",
+        f"{symbol} {feed}",
+        level="error",
+        symbol=symbol,
+        feed=feed,
+        number=number,
+        error=error,
+        then="quarantined",
+    )
 
 
 def hole_found(stream: str, epoch: str, symbol: str, feed: str, first: int, last: int) -> None:
@@ -195,6 +215,10 @@ def segment_salvaged(segment: int, kept: str, rows: int, lost: int, losses: int)
         "segment.salvaged", segment=segment, damaged_file=kept, rows=rows, lost=lost, declared=losses,
         then="the losses are on record (segment_damaged); recording goes on",
     )  # fmt: skip
+
+
+def ledger_damaged(path: str, fault: str) -> None:
+    log.error("ledger.damaged", path=path, fault=fault, then="it is rebuilt from segments, manifests and its copy")
 
 
 def salvage_failed(segment: int, error: Exception) -> None:

@@ -117,7 +117,10 @@ class Wiring:
     def ledger(self) -> Ledger:
         from app.store.ledger import Ledger
 
-        return Ledger(self.settings.database.path)
+        path, segments = self.settings.database.path, self.settings.storage.segments_path
+        if not path.exists() and any(segments.glob("*/*.db")):
+            raise CollectorError(f"{path} is gone, and {segments} holds segments of it: collector repair-ledger")
+        return Ledger(path)
 
     @cached_property
     def disk(self) -> Disk:

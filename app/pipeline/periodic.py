@@ -9,11 +9,14 @@ from functools import partial
 
 from app import telemetry
 from app.buffer.lease import Holding
-from app.errors import BufferFull, BufferUnavailable, Interrupted
-from app.pipeline.mending import mend, named_damaged
+from app.clock import wall_us
+from app.errors import BufferFull, BufferUnavailable, CollectorError, Interrupted
+from app.pipeline.mending import TOLD_S, mend, named_damaged
+from app.pipeline.rebuild import RebuildReport, rebuild
 from app.pipeline.room import FULL
 from app.pipeline.trouble import room_of, watched
 from app.store.ledger import OPEN, SEALED, SEALING
+from app.store.salvage import damage_of
 from app.wiring import LOCK_SECS, OWNER_SECS, Wiring
 
 #: A flush run ends after this even if the lists fill faster than it empties them, so that a turn-over is never missed.
@@ -68,6 +71,8 @@ def flush(
 
 
 def _flush(wiring: Wiring, stop: threading.Event, *, deadline_s: float | None, seal: bool) -> dict[str, object]:
+    if wiring.segments_in_doubt:
+        _mend_ledger(wiring)
     wiring.claim_ownership("flush", wiring.owner, OWNER_SECS)
     with _alone(wiring, "flush") as ours:
         if ours is None:
@@ -114,12 +119,43 @@ def _archive(wiring: Wiring, stop: threading.Event, *, final: bool) -> dict[str,
         try:
             cycle = partial(wiring.archive().run, final=final, keep_going=lambda: ours() and not stop.is_set())
             report = cycle()
+            if report.removed_segments:
+                wiring.ledger.backup()  # their records are there alone
             if (damaged := named_damaged(report.failed)) and mend(wiring, (SEALED,), damaged):
                 report = cycle()
             return report.as_dict()
         except Interrupted as error:
             telemetry.archive_skipped(str(error))
             return {"skipped": str(error)}
+
+
+def repair_ledger(wiring: Wiring, *, dry_run: bool) -> RebuildReport:
+    """Rebuild the ledger while neither flush nor archive runs. Raises: CollectorError where one might; as `rebuild`."""
+    if workers := wiring.board.workers():
+        raise CollectorError(f"processes run ({', '.join(workers)}): stop them first")
+    return _rebuild(wiring, dry_run=dry_run)
+
+
+def _rebuild(wiring: Wiring, *, dry_run: bool) -> RebuildReport:
+    with _alone(wiring, "flush") as flush, _alone(wiring, "archive") as archive:
+        if flush is None or archive is None:
+            raise CollectorError("a flush or archive is going on, or was killed less than 30 s ago: stop the processes")
+        settings = wiring.settings
+        return rebuild(settings.database.path, settings.storage.segments_path, [wiring.store], dry_run=dry_run)
+
+
+def _mend_ledger(wiring: Wiring) -> None:
+    """A ledger that is damaged, or gone from beside its segments, is rebuilt before anything is written.
+
+    Raises: CollectorError where that cannot be done (now): nothing is claimed then.
+    """
+    path, segments = wiring.settings.database.path, wiring.settings.storage.segments_path
+    fault = damage_of(path) if path.exists() else "gone" if any(segments.glob("*/*.db")) else ""
+    if fault:
+        telemetry.ledger_damaged(str(path), fault)
+        report = _rebuild(wiring, dry_run=False)
+        said = f"the ledger was damaged ({fault}) and rebuilt: {'; '.join(report.findings) or 'it adds up'}"
+        wiring.board.trouble("segments", {"level": "degraded", "since_us": wall_us(), "detail": said}, TOLD_S)
 
 
 def housekeeping(wiring: Wiring) -> dict[str, object]:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app import telemetry
 from app.clock import wall_us
-from app.errors import BufferUnavailable, StoreError
+from app.errors import BufferUnavailable, CollectorError
 from app.pipeline.room import FULL, LOW, Room
 from app.store.engine import classify
 from app.wiring import Wiring
@@ -47,7 +47,9 @@ def watched(wiring: Wiring, station: str, every_s: float, run: Callable[[], Repo
         wiring.segments_in_doubt |= kind == "damaged"
         report = {"failed": {station: kind}}
         notice = {"level": "degraded", "detail": f"{WORDS.get(kind, kind)}: {_line(error)}"}
-    except StoreError as error:
+    except CollectorError as error:
+        if isinstance(error, BufferUnavailable):
+            raise
         _tell(wiring, station, every_s, {"level": "degraded", "detail": str(error)})
         raise
     if "skipped" not in report:

@@ -106,7 +106,7 @@ def salvage(
                         for identity, collector_us, exchange_us, data, epoch in chunk:
                             row = (exchange, symbol, identity, collector_us, exchange_us, data, epoch)
                             salvaged.rows += connection.exec_driver_sql(sql, row).rowcount
-            records = {name: _records(source, name) for name in SEGMENT_RECORDS}
+            records = {name: read_records(source, name, _keys(name)) for name in SEGMENT_RECORDS}
             held, whole = records["ranges"]
             held = [r for r in held if (r["exchange"], r["symbol"], r["feed"]) not in stored]
             epochs = {str(r["epoch"]): r for r in records["epochs"][0]}
@@ -130,7 +130,7 @@ def salvage(
         segment.seal(sealed_us)
     if not segment.settle():
         raise OSError(f"{new} is being read by somebody")
-    _fsync(new)
+    fsync(new)
     os.replace(new, path.with_name(f"{path.name}.salvaged"))
     finish(path, now_us)
     return salvaged
@@ -149,7 +149,7 @@ def finish(path: Path, now_us: int) -> bool:
         with suppress(FileNotFoundError):
             os.replace(beside, kept.with_name(kept.name + end))
     os.replace(ready, path)
-    _fsync(path.parent)
+    fsync(path.parent)
     return True
 
 
@@ -206,9 +206,12 @@ def _plausible(row: tuple[Any, ...]) -> bool:
     return all(isinstance(value, kind) for value, kind in zip(row, kinds, strict=True))
 
 
-def _records(source: sqlite3.Connection, name: str) -> tuple[list[Row], bool]:
-    """Rows of a record table from both of its ends, and whether these are all."""
-    keys = [column.name for column in SEGMENT_RECORDS[name].primary_key]
+def _keys(name: str) -> list[str]:
+    return [column.name for column in SEGMENT_RECORDS[name].primary_key]
+
+
+def read_records(source: sqlite3.Connection, name: str, keys: list[str]) -> tuple[list[Row], bool]:
+    """Rows of a table without large rows, from both of its ends, and whether these are all."""
     found: dict[tuple[Any, ...], Row] = {}
     for order in ("ASC", "DESC"):
         try:
@@ -233,7 +236,8 @@ def _insert(connection: Any, name: str, rows: list[Row]) -> None:
         )
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Make a file, or the names in a directory, durable."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
