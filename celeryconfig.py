@@ -36,15 +36,20 @@ accept_content = ["json"]
 task_serializer = "json"
 result_accept_content = ["json"]
 
-include = ("tasks.streams", "tasks.flush", "tasks.archive", "tasks.lifecycle", "tasks.stopping")
+include = (
+    "tasks.streams", "tasks.flush", "tasks.epochs", "tasks.archive", "tasks.gaps", "tasks.lifecycle", "tasks.stopping",
+)  # fmt: skip
 task_default_queue = "default"
-task_queues = tuple(Queue(name, routing_key=name) for name in ("default", "streams", "flush", "archive"))
+task_queues = tuple(Queue(name, routing_key=name) for name in ("default", "streams", "flush", "gaps", "archive"))
 # A task for a queue that does not exist is an error, not a new queue that nobody reads.
 task_create_missing_queues = False
 task_routes = {
     "streams.run": {"queue": "streams"},
     "streams.supervise": {"queue": "default"},
     "flush.*": {"queue": "flush"},
+    "epochs.*": {"queue": "flush"},
+    # A queue of its own: it waits for venues, which the flush must not.
+    "gaps.*": {"queue": "gaps"},
     "archive.*": {"queue": "archive"},
 }
 
@@ -76,7 +81,9 @@ def _every(task: str, seconds: float, **options: Any) -> dict[str, Any]:
 beat_schedule = {
     "supervise": _every("streams.supervise", 5.0),
     "flush": _every("flush.run", settings.collector.batch_interval_secs),
+    "reckon": _every("epochs.reckon", 30.0),
     "archive": _every("archive.run", settings.collector.archive_interval_secs),
+    "repair": _every("gaps.repair", 10.0),
     "housekeeping": _every("archive.housekeeping", 3600.0),
 }
 beat_scheduler = "tasks.schedule:Schedule"

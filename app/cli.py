@@ -19,8 +19,11 @@ _COMMANDS = {
     "db": "app.commands.db:db",
     "flush": "app.commands.stations:flush",
     "archive": "app.commands.stations:archive",
+    "gaps": "app.commands.gaps:gaps",
+    "repair": "app.commands.repair:repair",
     "repair-ledger": "app.commands.repair_ledger:repair_ledger",
     "verify": "app.commands.verify:verify",
+    "audit": "app.commands.audit:audit",
     "web": "app.commands.web:web",
     "exporter": "app.commands.exporter:exporter",
 }

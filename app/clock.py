@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 monotonic_s = time.monotonic
+sleep = time.sleep
 
 
 def wall_us() -> int:

@@ -4,6 +4,7 @@ CollectorError
 ├── SettingsError          the operator must change something; commands exit 2
 │   └── InvalidSymbol      a symbol that cannot be one on this exchange
 ├── FrameRejected          quarantine the frame, go on
+├── VenueUnavailable       a venue's REST did not answer, or may not be asked now: ask again later
 ├── BufferUnavailable      Redis did not answer: spool, retry later
 │   └── BufferFull         Redis is at its maxmemory: as above, but it can be read and emptied
 ├── SpoolFull              the local spool is at its bound: keep in memory, drop the newest beyond that
@@ -56,6 +57,17 @@ class FrameRejected(CollectorError):
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}" if self.detail else self.reason
+
+
+class VenueUnavailable(CollectorError):
+    """`venue` gave no answer over REST, because of `words`; asking before `wait_s` seconds is of no use."""
+
+    def __init__(self, venue: str, words: str, wait_s: float = 0.0) -> None:
+        super().__init__(venue, words, wait_s)
+        self.venue, self.words, self.wait_s = venue, words, wait_s
+
+    def __str__(self) -> str:
+        return f"{self.venue}: {self.words}"
 
 
 class BufferUnavailable(CollectorError):

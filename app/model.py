@@ -16,6 +16,8 @@ ORDERBOOK = "orderbook"
 TRADE = "trade"
 #: Feed of a frame that could not be decoded: it still has a number, so it can be accounted for.
 UNDECODED = "?"
+#: Reason of the end of an epoch that did not say it itself: it was found out, and a real end takes its place.
+UNCLEAN_END = "unclean_end"
 
 #: What a user writes in `feeds`, and the data type under which it is stored.
 FEEDS = {"orderbook": ORDERBOOK, "trades": TRADE}

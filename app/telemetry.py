@@ -85,6 +85,14 @@ def gap_detected(stream: str, symbol: str, feed: str, from_id: str, to_id: str, 
     )  # fmt: skip
 
 
+def gap_settled(market: str, from_id: str | None, to_id: str | None, state: str, found: int, detail: str) -> None:
+    log.info("gap.settled", market=market, from_id=from_id, to_id=to_id, state=state, found=found, detail=detail)
+
+
+def repair_failed(venue: str, error: Exception) -> None:
+    _seldom("repair.failed", venue, venue=venue, error=str(error), then="it is asked again after a growing pause")
+
+
 def event_refused(stream: str, symbol: str, feed: str) -> None:
     _seldom("event.refused", f"{stream} {symbol} {feed}", stream=stream, symbol=symbol, feed=feed, why="queue full")
 
@@ -198,6 +206,17 @@ def hole_found(stream: str, epoch: str, symbol: str, feed: str, first: int, last
     )  # fmt: skip
 
 
+def epoch_abandoned(stream: str, epoch: str, last_us: int, feeds: int) -> None:
+    log.warning(
+        "epoch.abandoned", stream=stream, epoch=epoch, last_us=last_us, feeds=feeds,
+        why="no end, and nobody has it any more", then="ended on record; what it still held is declared lost (unclean_end)",
+    )  # fmt: skip
+
+
+def reckoning_postponed(what: str, why: str) -> None:
+    _seldom("reckoning.postponed", what, what=what, why=why, then="nothing is declared lost meanwhile")
+
+
 def segment_opened(segment: int, path: str) -> None:
     log.info("segment.opened", segment=segment, path=path)
 
@@ -206,47 +225,8 @@ def segment_unreadable(segment: int, error: Exception) -> None:
     _seldom("segment.unreadable", str(segment), segment=segment, error=str(error), then="recording goes on without it")
 
 
-def segment_damaged(segment: int, path: str, fault: str) -> None:
-    log.error("segment.damaged", segment=segment, path=path, fault=fault, then="what can be read goes into a new file")
-
-
-def segment_salvaged(segment: int, kept: str, rows: int, lost: int, losses: int) -> None:
-    log.error(
-        "segment.salvaged", segment=segment, damaged_file=kept, rows=rows, lost=lost, declared=losses,
-        then="the losses are on record (segment_damaged); recording goes on",
-    )  # fmt: skip
-
-
-def ledger_damaged(path: str, fault: str) -> None:
-    log.error("ledger.damaged", path=path, fault=fault, then="it is rebuilt from segments, manifests and its copy")
-
-
-def salvage_failed(segment: int, error: Exception) -> None:
-    _seldom("salvage.failed", str(segment), level="error", segment=segment, error=f"{type(error).__name__}: {error}")
-
-
 def segment_sealed(segment: int, rows: int) -> None:
     log.info("segment.sealed", segment=segment, rows=rows)
-
-
-# disk
-
-
-def disk_filling(said: str, *, full: bool) -> None:
-    """At most once a minute."""
-    then = "nothing more is taken out of Redis until there is room" if full else "at 90 % nothing more is taken"
-    _seldom("disk.filling", str(full), quiet_s=60.0, level="error" if full else "warning", used=said, then=then)
-
-
-def station_failed(station: str, kind: str, error: Exception) -> None:
-    _seldom(
-        "station.failed", f"{station} {kind}", level="error", station=station, kind=kind, error=str(error),
-        then="the data stays where it is; the next run tries again",
-    )  # fmt: skip
-
-
-def schedule_not_kept(error: Exception) -> None:
-    _seldom("schedule.not_kept", "", error=f"{type(error).__name__}: {error}", then="beat goes on from memory")
 
 
 # archive

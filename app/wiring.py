@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -18,13 +18,13 @@ from app.buffer.client import connect
 from app.buffer.events import EventBuffer
 from app.buffer.lease import Holding, Lease
 from app.buffer.spool import Spool
-from app.clock import monotonic_s, wall_us
-from app.config import Settings
+from app.clock import monotonic_s, sleep, wall_us
+from app.config import ExchangeSettings, Settings
 from app.errors import BufferFull, BufferUnavailable, CollectorError, OwnedElsewhere
 from app.exchanges import exchange_of
 from app.exchanges.base import Pace
 from app.pipeline.outbox import Allowance, Outbox
-from app.pipeline.plan import Stream
+from app.pipeline.plan import Stream, chosen
 from app.pipeline.replan import Replan
 from app.pipeline.room import Disk
 
@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from app.objects.store import Store
     from app.pipeline.archive import Archive
     from app.pipeline.flush import Flush
+    from app.pipeline.repair import Repairs
     from app.pipeline.stream import StreamRunner
     from app.store.ledger import Ledger
+    from app.store.stored import Stored
 
 #: A run of flush or archive renews its lock at a third of this; after a crash the next run waits at most so long.
 LOCK_SECS = 30.0
@@ -68,6 +70,7 @@ class Wiring:
         self.segments_in_doubt = True
         #: One for all streams of the process; made here, because streams begin at the same moment on many threads.
         self.allowance = Allowance(settings.buffer.process_max_bytes)
+        self._repairs: tuple[Mapping[str, ExchangeSettings], Repairs] | None = None
 
     @property
     def settings(self) -> Settings:
@@ -131,6 +134,35 @@ class Wiring:
         return Disk(storage.segments_path, waiting, kept, storage.max_local_bytes, monotonic_s)
 
     @cached_property
+    def stored(self) -> Stored:
+        from app.store.stored import Stored
+
+        return Stored(self.ledger, self.settings.storage.segments_path)
+
+    @property
+    def repairs(self) -> Repairs:
+        """One for all runs while the exchanges are set as they are: it remembers what it need not ask again."""
+        exchanges = self.settings.exchanges
+        if self._repairs is None or self._repairs[0] != exchanges:
+            self._repairs = exchanges, self._new_repairs()
+        return self._repairs[1]
+
+    def _new_repairs(self) -> Repairs:
+        from app.exchanges.history import HISTORIES
+        from app.pipeline.asking import Venue
+        from app.pipeline.repair import Repairs
+        from app.pipeline.rest import Rest
+
+        venues = {}
+        for name, exchange in chosen(self.settings).items():
+            told = self.settings.exchanges[name]
+            rest = Rest(name, told.rest_url, told.proxy, exchange.limits.rest, self.budget, monotonic_s)
+            venues[name] = Venue(exchange, HISTORIES.get((name, told.source)), rest)
+        return Repairs(
+            self.stored, self.buffer, venues, wall_us=wall_us, monotonic_s=monotonic_s, wait=sleep, step=self._step
+        )
+
+    @cached_property
     def store(self) -> Store:
         settings = self.settings
         if settings.storage.mode == "local":
@@ -171,6 +203,11 @@ class Wiring:
                     raise OwnedElsewhere(what, holder)
         except BufferFull:
             return
+
+    @property
+    def host(self) -> str:
+        """This machine, as leases name it."""
+        return whoami().split(":")[0]
 
     @property
     def owner(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from celery.beat import PersistentScheduler
 
-from app import telemetry
+from app import telemetry_disk
 
 
 class Schedule(PersistentScheduler):
@@ -37,7 +37,7 @@ class Schedule(PersistentScheduler):
 
     def _remember(self, error: Exception) -> None:
         """In memory from now on."""
-        telemetry.schedule_not_kept(error)
+        telemetry_disk.schedule_not_kept(error)
         held = {}
         if self._store is not None:
             held = {"entries": self._store.cache["entries"]} if "entries" in self._store.cache else {}

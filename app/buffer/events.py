@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
 
 import redis
 
 from app.buffer.client import answering, script
 from app.codec import events_in, identity
+
+#: Elements that are looked at in one question.
+WAITING_AT_ONCE = 100
 
 
 class Depth(NamedTuple):
@@ -47,6 +50,18 @@ class EventBuffer:
         """The oldest elements, left where they are; at least one where there is one. Raises: BufferUnavailable."""
         with answering():
             return cast(list[bytes], self._head(keys=self._keys(stream)[:1], args=[max_batches, max_bytes]))
+
+    def waiting(self, stream: str) -> Iterator[bytes]:
+        """Every element of a list, left where it is, the newest first: counted from that end, none is passed over while
+        others are acknowledged at the head; one may come twice while others are pushed. Raises: BufferUnavailable."""
+        at = 0
+        while True:
+            with answering():
+                part = cast(list[bytes], self._redis.lrange(self._keys(stream)[0], -at - WAITING_AT_ONCE, -at - 1))
+            yield from reversed(part)
+            if len(part) < WAITING_AT_ONCE:
+                return
+            at += len(part)
 
     def acknowledge(self, stream: str, elements: Sequence[bytes]) -> int:
         """Remove `elements` from the head, only while they are what stands there. Returns how many were removed.

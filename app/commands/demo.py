@@ -31,6 +31,7 @@ def demo(duration: float | None, directory: Path | None, port: int | None, rate:
     archives, reads every object again, and prints as its last line one JSON object with what came in and what became of
     it. Exit code 0 only if every event the exchanges sent is in the archive exactly once. A second Ctrl-C aborts.
     """
+    from app.commands.audit import table
     from app.launch.demo import Demo
     from app.logs import configure
 
@@ -59,6 +60,8 @@ def demo(duration: float | None, directory: Path | None, port: int | None, rate:
         rehearsal.close()
     if duration is not None and result.figures["received"] < (needed := int(at_least * min(1.0, duration / 60))):
         result.faults.append(f"{result.figures['received']} events received; at least {needed} were expected")
+    for line in table(result.audit):
+        say(line)
     for fault in result.faults:
         say(f"fault: {fault}")
     say(f"objects: {rehearsal.directory}/objects")

@@ -11,7 +11,7 @@ import click
 
 from app.commands.settings import loaded
 
-QUEUES = ("default", "streams", "flush", "archive")
+QUEUES = ("default", "streams", "flush", "gaps", "archive")
 
 
 @click.command()

@@ -186,6 +186,14 @@ class Exchange(ABC):
     def decoder(self, subscription: Subscription) -> Decoder:
         """A decoder for one connection with this subscription."""
 
+    def dense_span(self, sequence_id: str, data: str) -> tuple[int, int] | None:
+        """The trade ids that a stored trade stands for, (first, last), where the venue's ids count one by one.
+
+        None where they do not, or where it cannot be told from what is given; `data` is "" where the text is not at hand.
+        Where they count, `sequence_id` ends with the last of them.
+        """
+        return None
+
     @abstractmethod
     def listed(self, body: bytes) -> frozenset[str]:
         """Canonical symbols open for trading, from the answer to `symbols_path`. Raises: FrameRejected."""

@@ -259,6 +259,11 @@ class Binance(Exchange):
     def decoder(self, subscription: Subscription) -> Decoder:
         return BinanceDecoder(subscription)
 
+    def dense_span(self, sequence_id: str, data: str) -> tuple[int, int] | None:
+        """`t`, or `f-l` of an aggregate that came over REST."""
+        first, _, last = sequence_id.partition("-")
+        return int(first), int(last or first)
+
     def listed(self, body: bytes) -> frozenset[str]:
         markets = parse(_EXCHANGE_INFO, body).symbols
         return frozenset(m.symbol.lower() for m in markets if m.status == "TRADING" and _SYMBOL.fullmatch(m.symbol))

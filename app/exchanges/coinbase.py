@@ -215,6 +215,9 @@ class Coinbase(Exchange):
     def decoder(self, subscription: Subscription) -> Decoder:
         return CoinbaseDecoder(subscription)
 
+    def dense_span(self, sequence_id: str, data: str) -> tuple[int, int] | None:
+        return int(sequence_id), int(sequence_id)
+
     def listed(self, body: bytes) -> frozenset[str]:
         products = parse(_PRODUCTS, body)
         tradable = (p.id for p in products if p.status == "online" and not p.trading_disabled)

@@ -306,6 +306,9 @@ class CoinbaseAdvanced(Exchange):
     def decoder(self, subscription: Subscription) -> Decoder:
         return CoinbaseAdvancedDecoder(subscription)
 
+    def dense_span(self, sequence_id: str, data: str) -> tuple[int, int] | None:
+        return int(sequence_id), int(sequence_id)
+
     def listed(self, body: bytes) -> frozenset[str]:
         """Products online, and the products that deliver them. Raises: FrameRejected, also for a part of the list."""
         answer = parse(_PRODUCTS, body)

@@ -97,6 +97,7 @@ class _Instruments(msgspec.Struct, gc=False):
 
 # Not strict: numbers are strings (`"count":"3"`).
 _FRAME = msgspec.json.Decoder(_Frame, strict=False)
+_ROW = msgspec.json.Decoder(_Row, strict=False)
 _ROWS = msgspec.json.Decoder(_Rows)
 _INSTRUMENTS = msgspec.json.Decoder(_Instruments)
 
@@ -150,6 +151,12 @@ class Okx(Exchange):
     def decoder(self, subscription: Subscription) -> Decoder:
         """A decoder that knows the subscription's instruments and channels."""
         return _OkxDecoder(subscription)
+
+    def dense_span(self, sequence_id: str, data: str) -> tuple[int, int] | None:
+        """`tradeId - count + 1 .. tradeId`; a single trade of REST has no count. None without the text."""
+        if not data:
+            return None
+        return int(sequence_id) - parse(_ROW, data).count + 1, int(sequence_id)
 
     def listed(self, body: bytes) -> frozenset[str]:
         """Spot instruments in state `live`. Raises: FrameRejected, also when HTTP 200 carries an error code."""

@@ -197,7 +197,7 @@ class Demo:
                 break
             time.sleep(0.2)
         self.say("archived; reading every object again")
-        result = account(self.wiring.ledger, self.wiring.store, self.sent)
+        result = account(self.wiring, self.sent)
         self.processes.stop(timeout_s=10)
         self.redis.stop()
         return result

@@ -27,7 +27,7 @@ def commands(*, port: int, flower_port: int, exporter_port: int, streams: int) -
     return {
         "web": [python, "-m", "app", "web", "--host", "127.0.0.1", "--port", str(port)],
         "stream": [*worker, "-P", "threads", "-Q", "streams", "-c", threads, "-n", f"stream-{os.getpid()}@%h"],
-        "worker": [*worker, "-P", "threads", "-Q", "default,flush", "-c", "2", "-n", f"worker-{os.getpid()}@%h"],
+        "worker": [*worker, "-P", "threads", "-Q", "default,flush,gaps", "-c", "3", "-n", f"worker-{os.getpid()}@%h"],
         "archive": [*worker, "-P", "threads", "-Q", "archive", "-c", "1", "-n", f"archive-{os.getpid()}@%h"],
         "beat": [*celery, "beat", "--pidfile="],
         "flower": [

@@ -72,8 +72,8 @@ class Flush:
     def run(self, *, deadline_s: float | None = None, keep_going: Callable[[], bool] = lambda: True) -> FlushReport:
         """Turn the segment over if it is due, then take from every list what is there now.
 
-        What comes meanwhile is left to the next run, which takes it in larger claims. Ends when all is taken, after `deadline_s` seconds, or, before the next claim, when `keep_going` says no
-        (the lock was lost, the process stops).
+        What comes meanwhile is left to the next run, which takes it in larger claims. Ends when all is taken, after
+        `deadline_s` seconds, or, before the next claim, when `keep_going` says no (the lock was lost, the process stops).
         Raises: BufferUnavailable; what was committed by then is stored.
         """
         started_s = self._now_s()
@@ -174,7 +174,9 @@ class Flush:
             name = hashlib.sha256(element).hexdigest()[:32]  # repeatable, so that a replay is one
             unit = Quarantined(UNDECODED, UNDECODED, 1, self._now_us(), f"element: {error}", element)
             one = Range(UNDECODED, UNDECODED, 1, 1)
-            return Batch(stream, stream.split("-")[0], name, 1, self._now_us(), (one,), quarantined=(unit,))
+            exchange = stream.split("-")[0]
+            # No connection: nobody is to wait for its end.
+            return Batch(stream, exchange, name, 1, self._now_us(), (one,), quarantined=(unit,), kind="finding")
 
     def _load(self, known: KnownRanges, epochs: set[str]) -> None:
         """What the kept segments and the ledger hold of `epochs`; the open segment is asked when it is written."""

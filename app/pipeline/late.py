@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from app.model import ORDERBOOK, Batch, Event
+from app.model import ORDERBOOK, TRADE, Batch, Event
 from app.objects import parquet
 from app.objects.store import Store
 from app.store.insert import Lookup, conflict_id
@@ -45,12 +45,15 @@ class LateTwins:
             return None
         first_us = min(happened_us(event) for _, event in late) - WINDOW_US
         last_us = max(happened_us(event) for _, event in late) + WINDOW_US
+        spans = [(first_us, last_us), *self._fetched(late, first_us)]
         around = [
             entry
             for entry in self._ledger.segments()
             if entry.state != OPEN
-            and entry.opened_us <= last_us
-            and (entry.sealed_us is None or entry.sealed_us >= first_us)
+            and any(
+                entry.opened_us <= last and (entry.sealed_us is None or entry.sealed_us >= first)
+                for first, last in spans
+            )
         ]
         kept = [
             SealedSegment(self._root / entry.path, settled=entry.state == SEALED)
@@ -66,6 +69,14 @@ class LateTwins:
             return held
 
         return lookup
+
+    def _fetched(self, late: Sequence[tuple[str, Event]], since_us: int) -> Iterable[tuple[int, int]]:
+        """Where trades of these markets lie that were fetched long after they happened: around the fetching."""
+        for exchange in {exchange for exchange, _ in late}:
+            symbols = {event.symbol for name, event in late if name == exchange and event.feed == TRADE}
+            if symbols:
+                for asked_us in self._ledger.asked_for(exchange, symbols, since_us):
+                    yield asked_us - WINDOW_US, asked_us + WINDOW_US
 
     def _in_objects(
         self, segments: Iterable[SegmentEntry], late: Sequence[tuple[str, Event]]

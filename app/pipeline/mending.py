@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import telemetry
+from app import telemetry, telemetry_disk
 from app.clock import wall_us
 from app.errors import BufferUnavailable, CollectorError
 from app.objects import manifest, parquet
@@ -53,7 +53,7 @@ def mend(wiring: Wiring, states: Collection[str], suspected: Collection[int] = (
                 if (salvaged := _mend(wiring, entry, entry.number in suspected)) is not None:
                     mended[entry.number] = salvaged
             except (SQLAlchemyError, OSError, CollectorError, ValueError) as error:
-                telemetry.salvage_failed(entry.number, error)
+                telemetry_disk.salvage_failed(entry.number, error)
     finally:
         lease.release()
     return mended
@@ -67,7 +67,7 @@ def _mend(wiring: Wiring, entry: SegmentEntry, suspected: bool) -> Salvaged | No
     fault = damage_of(path)
     if not fault and not suspected:
         return None
-    telemetry.segment_damaged(entry.number, str(path), fault or "texts that are none")
+    telemetry_disk.segment_damaged(entry.number, str(path), fault or "texts that are none")
     now_us = wall_us()
     objects = [o for o in wiring.ledger.objects(entry.number) if o.state == VERIFIED and o.store == wiring.store.name]
     stored = {o[1:4]: _stored(wiring, o) for o in objects}
@@ -79,7 +79,7 @@ def _mend(wiring: Wiring, entry: SegmentEntry, suspected: bool) -> Salvaged | No
     if entry.state == SEALED:
         wiring.ledger.move_segment(entry.number, SEALED, SEALED, rows=salvaged.rows)
     kept = f"{path}.corrupt-{now_us // 1_000_000}"
-    telemetry.segment_salvaged(entry.number, kept, salvaged.rows, salvaged.lost, len(salvaged.losses))
+    telemetry_disk.segment_salvaged(entry.number, kept, salvaged.rows, salvaged.lost, len(salvaged.losses))
     said = f"segment {entry.number} was damaged: {salvaged.rows} rows kept, {salvaged.lost} lost, see {kept}"
     try:
         wiring.board.trouble("segments", {"level": "degraded", "since_us": now_us, "detail": said}, TOLD_S)

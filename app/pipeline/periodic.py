@@ -1,4 +1,4 @@
-"""Flush and archive as beat runs them: one at a time, by a renewed lock; a second run is a no-op that says so."""
+"""Flush, archive and repair as beat runs them: one at a time, by a renewed lock; a second run is a no-op that says so."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from app import telemetry
+from app import telemetry, telemetry_disk
 from app.buffer.lease import Holding
 from app.clock import wall_us
 from app.errors import BufferFull, BufferUnavailable, CollectorError, Interrupted
+from app.pipeline import reckoning
 from app.pipeline.mending import TOLD_S, mend, named_damaged
 from app.pipeline.rebuild import RebuildReport, rebuild
 from app.pipeline.room import FULL
@@ -21,6 +22,8 @@ from app.wiring import LOCK_SECS, OWNER_SECS, Wiring
 
 #: A flush run ends after this even if the lists fill faster than it empties them, so that a turn-over is never missed.
 FLUSH_DEADLINE_S = 20.0
+#: A run of repairs asks no more after this: the next one is due.
+REPAIR_DEADLINE_S = 8.0
 
 
 @contextmanager
@@ -129,6 +132,36 @@ def _archive(wiring: Wiring, stop: threading.Event, *, final: bool) -> dict[str,
             return {"skipped": str(error)}
 
 
+def reckon(wiring: Wiring, stop: threading.Event, *, look_again_s: float = reckoning.LOOK_AGAIN_S) -> dict[str, object]:
+    """One reckoning. Raises: OwnedElsewhere, BufferUnavailable, SQLAlchemy's errors for an unusable ledger."""
+    wiring.claim_ownership("flush", wiring.owner, OWNER_SECS)
+    with _alone(wiring, "reckon") as ours:
+        if ours is None:
+            return {"skipped": "another run is going on"}
+        return reckoning.declare(wiring, reckoning.findings(wiring, stop, look_again_s=look_again_s))
+
+
+def repair(
+    wiring: Wiring,
+    stop: threading.Event,
+    *,
+    deadline_s: float = REPAIR_DEADLINE_S,
+    market: str | None = None,
+    patient: bool = True,
+) -> dict[str, object]:
+    """One run of repairs (app/pipeline/repair.py). Raises: BufferUnavailable."""
+    with _alone(wiring, "repair") as ours:
+        if ours is None:
+            return {"skipped": "another run is going on"}
+        report = wiring.repairs.run(
+            deadline_s=deadline_s,
+            market=market,
+            patient=patient,
+            keep_going=lambda: ours() and not stop.is_set(),
+        )
+        return report.as_dict()
+
+
 def repair_ledger(wiring: Wiring, *, dry_run: bool) -> RebuildReport:
     """Rebuild the ledger while neither flush nor archive runs. Raises: CollectorError where one might; as `rebuild`."""
     if workers := wiring.board.workers():
@@ -152,7 +185,7 @@ def _mend_ledger(wiring: Wiring) -> None:
     path, segments = wiring.settings.database.path, wiring.settings.storage.segments_path
     fault = damage_of(path) if path.exists() else "gone" if any(segments.glob("*/*.db")) else ""
     if fault:
-        telemetry.ledger_damaged(str(path), fault)
+        telemetry_disk.ledger_damaged(str(path), fault)
         report = _rebuild(wiring, dry_run=False)
         said = f"the ledger was damaged ({fault}) and rebuilt: {'; '.join(report.findings) or 'it adds up'}"
         wiring.board.trouble("segments", {"level": "degraded", "since_us": wall_us(), "detail": said}, TOLD_S)

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import telemetry
+from app import telemetry_disk
 from app.clock import wall_us
 from app.errors import BufferUnavailable, CollectorError
 from app.pipeline.room import FULL, LOW, Room
@@ -43,7 +43,7 @@ def watched(wiring: Wiring, station: str, every_s: float, run: Callable[[], Repo
         notice = _notice(report)
     except (OSError, SQLAlchemyError) as error:
         kind = classify(error)
-        telemetry.station_failed(station, kind, error)
+        telemetry_disk.station_failed(station, kind, error)
         wiring.segments_in_doubt |= kind == "damaged"
         report = {"failed": {station: kind}}
         notice = {"level": "degraded", "detail": f"{WORDS.get(kind, kind)}: {_line(error)}"}
@@ -61,7 +61,7 @@ def room_of(wiring: Wiring) -> Room:
     """The room on the disk; said once a minute when it is getting low. Raises: OSError."""
     room = wiring.disk.room()
     if room.level:
-        telemetry.disk_filling(str(room), full=room.level == FULL)
+        telemetry_disk.disk_filling(str(room), full=room.level == FULL)
     return room
 
 

@@ -91,13 +91,13 @@ def insert(connection: Connection, batches: Sequence[Batch], known: KnownRanges,
         bearers = {key: e for e in batch.events if (key := (e.symbol, e.feed, e.number)) in ends}
         for added in batch.ranges:
             if added not in replayed:
-                known.add(batch.epoch, added)
                 head, tail = (bearers.get((added.symbol, added.feed, number)) for number in (added.first, added.last))
+                known.add(batch.epoch, added, tail.received_us if tail else None)
                 tallies.add(batch, added, head, tail)
         for event in batch.events:
             if not replayed or not _within(event.symbol, event.feed, event.number, replayed):
                 by_feed.setdefault((batch.exchange, event.feed), []).append((batch, event))
-        write(connection, with_holes(connection, batch, known))
+        write(connection, with_holes(batch, known))
         for unit in batch.quarantined:
             if not replayed or not _within(unit.symbol, unit.feed, unit.number, replayed):
                 tallies.of(batch.epoch, unit.symbol, unit.feed, unit.number).quarantined += 1

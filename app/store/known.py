@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
-from sqlalchemy import Connection, Table, select
+from sqlalchemy import Connection, Select, Table, literal_column, select
 
 from app.model import Range
 from app.store.schema import LEDGER_RECORDS, SEGMENT_RECORDS
@@ -23,6 +24,8 @@ class KnownRanges:
         #: Numbers that were declared lost, kept like those that are stored.
         self._kept_lost: _Ranges = {}
         self._filling_lost: _Ranges = {}
+        #: By the last number of a stored range, when its event was received, where that is known.
+        self._last_us: dict[tuple[str, str, str], dict[int, int]] = {}
         self._epochs: set[str] = set()
         self._in_doubt: set[str] = set()
 
@@ -50,19 +53,31 @@ class KnownRanges:
         self._read(self._filling_lost, connection, epochs, SEGMENT_RECORDS["losses"])
 
     def _read(self, ranges: _Ranges, connection: Connection, epochs: list[str], table: Table) -> None:
-        columns = (table.c.epoch, table.c.symbol, table.c.feed, table.c.first, table.c.last)
         for start in range(0, len(epochs), _CHUNK):
-            query = select(*columns).where(table.c.epoch.in_(epochs[start : start + _CHUNK]))
-            for epoch, symbol, feed, first, last in connection.execute(query):
-                ranges.setdefault((epoch, symbol, feed), []).append((first, last))
+            # Every column: files of an older version have fewer.
+            every: Select[Any] = select(literal_column("*")).select_from(table)
+            query = every.where(table.c.epoch.in_(epochs[start : start + _CHUNK]))
+            if "count" in table.c:  # a loss of unknown extent names no number
+                query = query.where(table.c.count.is_not(None))
+            for row in connection.execute(query).mappings():
+                key = row["epoch"], row["symbol"], row["feed"]
+                ranges.setdefault(key, []).append((row["first"], row["last"]))
+                if last_us := row.get("last_us"):
+                    self._last_us.setdefault(key, {})[row["last"]] = last_us
 
-    def add(self, epoch: str, added: Range) -> None:
-        """These numbers are stored from now on."""
-        ranges = self._filling.setdefault((epoch, added.symbol, added.feed), [])
+    def add(self, epoch: str, added: Range, last_us: int | None = None) -> None:
+        """These numbers are stored from now on, the last of them received at `last_us`."""
+        key = epoch, added.symbol, added.feed
+        ranges = self._filling.setdefault(key, [])
+        times = self._last_us.setdefault(key, {})
         if ranges and ranges[-1][1] + 1 == added.first:
+            if last_us is not None:
+                times.pop(ranges[-1][1], None)
             ranges[-1] = ranges[-1][0], added.last
         else:
             ranges.append((added.first, added.last))
+        if last_us is not None:
+            times[added.last] = last_us
 
     def lose(self, epoch: str, symbol: str, feed: str, first: int, last: int) -> None:
         """These numbers are declared lost from now on."""
@@ -89,6 +104,11 @@ class KnownRanges:
         if next_number < arrived.first:
             found.append((next_number, arrived.first - 1))
         return found
+
+    def received_before(self, epoch: str, symbol: str, feed: str, number: int) -> int | None:
+        """When the last stored event below `number` was received; None where none is, or nothing says so."""
+        times = self._last_us.get((epoch, symbol, feed), {})
+        return max((us for last, us in times.items() if last < number), default=None)
 
     def covers(self, epoch: str, asked: Range) -> bool:
         """True when all of `asked` is stored."""

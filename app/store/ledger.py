@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, func, insert, select, update
+from sqlalchemy import Connection, and_, func, insert, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
+from app.model import UNCLEAN_END
 from app.store.engine import bare, begin_wal, writable
 from app.store.known import KnownRanges
 from app.store.migrate import prepare
@@ -162,6 +163,8 @@ class Ledger:
                     _fold_epochs(connection, found)
                 elif name == "replays":
                     _fold_replays(connection, found)
+                elif name == "losses":
+                    _fold_losses(connection, found)
                 else:
                     connection.execute(upsert(LEDGER_RECORDS[name]).on_conflict_do_nothing(), found)
             return True
@@ -170,6 +173,23 @@ class Ledger:
         """Records of removed segments: epochs, ranges, gaps, losses, quarantine or replays."""
         with self._engine.connect() as connection:
             return [dict(row._mapping) for row in connection.execute(select(LEDGER_RECORDS[name]))]
+
+    def asked_for(self, exchange: str, symbols: Collection[str], since_us: int) -> list[int]:
+        """When events of these markets were asked for over REST and stored, from `since_us` on: in removed segments."""
+        epochs, ranges = LEDGER_RECORDS["epochs"], LEDGER_RECORDS["ranges"]
+        query = (
+            select(epochs.c.opened_us)
+            .distinct()
+            .join(ranges, ranges.c.epoch == epochs.c.epoch)
+            .where(
+                epochs.c.kind == "rest",
+                epochs.c.exchange == exchange,
+                epochs.c.opened_us >= since_us,
+                ranges.c.symbol.in_(sorted(symbols)),
+            )
+        )
+        with self._engine.connect() as connection:
+            return [int(opened_us) for (opened_us,) in connection.execute(query)]
 
     def load_known(self, known: KnownRanges, epochs: list[str]) -> None:
         """Add what removed segments held of `epochs` to `known`."""
@@ -205,10 +225,25 @@ def _fold_epochs(connection: Connection, found: Iterable[dict[str, object]]) -> 
         statement = upsert(table).values(values)
         ended = {name: values[name] for name in ("ended_us", "reason", "last_numbers")}
         if values["ended_us"] is not None:
-            statement = statement.on_conflict_do_update(index_elements=["epoch"], set_=ended)
+            # What was found out about an end never takes the place of what the connection said itself.
+            said = statement.excluded.reason != UNCLEAN_END
+            replaceable = or_(said, table.c.reason.is_(None), table.c.reason == UNCLEAN_END)
+            statement = statement.on_conflict_do_update(index_elements=["epoch"], set_=ended, where=replaceable)
         else:
             statement = statement.on_conflict_do_nothing()
         connection.execute(statement)
+
+
+def _fold_losses(connection: Connection, found: Iterable[dict[str, object]]) -> None:
+    """A loss of unknown extent gives way to one that is known."""
+    table = LEDGER_RECORDS["losses"]
+    for values in found:
+        statement = upsert(table).values(values)
+        set_ = {name: statement.excluded[name] for name in ("last", "count", "start_us", "end_us", "cause")}
+        known = and_(table.c.count.is_(None), statement.excluded["count"].is_not(None))
+        connection.execute(
+            statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=set_, where=known)
+        )
 
 
 def _fold_replays(connection: Connection, found: Iterable[dict[str, object]]) -> None:

@@ -6,21 +6,25 @@ from __future__ import annotations
 import msgspec
 from sqlalchemy import Connection
 
-from app.model import Batch
+from app.model import UNCLEAN_END, Batch
 
 
 def write(connection: Connection, batch: Batch) -> None:
     """Epoch, gaps, losses, repairs and checks of `batch`, inside the caller's transaction."""
     connection.exec_driver_sql(
         "INSERT INTO epochs (epoch, stream, exchange, opened_us, kind, overlaps) VALUES (?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (epoch) DO NOTHING",
+        # A finding about an epoch may come before anything else of it does.
+        " ON CONFLICT (epoch) DO UPDATE SET kind = excluded.kind, overlaps = excluded.overlaps"
+        " WHERE kind = 'finding' AND excluded.kind != 'finding'",
         (batch.epoch, batch.stream, batch.exchange, batch.opened_us, batch.kind, _json(batch.overlaps)),
     )
     if batch.end is not None:
         connection.exec_driver_sql(
-            "UPDATE epochs SET ended_us = ?, reason = ?, last_numbers = ? WHERE epoch = ?",
+            # What a connection said of its end itself stays, whatever is found out about it.
+            "UPDATE epochs SET ended_us = ?, reason = ?, last_numbers = ?"
+            f" WHERE epoch = ? AND (reason IS NULL OR reason = '{UNCLEAN_END}' OR ? != '{UNCLEAN_END}')",
             (batch.end.ended_us, batch.end.reason, _json([[r.symbol, r.feed, r.last] for r in batch.end.last_numbers]),
-             batch.epoch),
+             batch.epoch, batch.end.reason),
         )  # fmt: skip
     for gap in batch.gaps:
         connection.exec_driver_sql(
@@ -32,7 +36,10 @@ def write(connection: Connection, batch: Batch) -> None:
     for loss in batch.losses:
         connection.exec_driver_sql(
             "INSERT INTO losses (epoch, exchange, symbol, feed, first, last, count, start_us, end_us, cause)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            # Of unknown extent until something later is stored: then it is known.
+            " ON CONFLICT DO UPDATE SET last = excluded.last, count = excluded.count, start_us = excluded.start_us,"
+            " end_us = excluded.end_us, cause = excluded.cause WHERE count IS NULL AND excluded.count IS NOT NULL",
             (batch.epoch, batch.exchange, loss.symbol, loss.feed, loss.first, loss.last, loss.count, loss.start_us,
              loss.end_us, loss.cause),
         )  # fmt: skip

@@ -153,7 +153,7 @@ class SealedSegment:
     def records(self, name: str, **where: str) -> list[dict[str, object]]:
         """Rows of one of the record tables as dictionaries; without what the version of this file did not have."""
         with self.engine.connect() as connection:
-            query = _as_written(connection, name)
+            query = as_written(connection, name)
             found = connection.execute(query.filter_by(**where)) if query is not None else ()
             return [dict(row._mapping) for row in found]
 
@@ -166,7 +166,7 @@ class SealedSegment:
     def chunks(self, name: str, size: int) -> Iterator[list[dict[str, object]]]:
         """The rows of `records`, so many at a time: quarantined frames may be large and many."""
         with self.engine.connect() as connection:
-            query = _as_written(connection, name)
+            query = as_written(connection, name)
             if query is None:
                 return
             for rows in connection.execution_options(yield_per=size).execute(query).partitions():
@@ -196,7 +196,7 @@ class SealedSegment:
         return held
 
 
-def _as_written(connection: Connection, name: str) -> Select[Any] | None:
+def as_written(connection: Connection, name: str) -> Select[Any] | None:
     """A query of the columns that this file has of a record table; None where it has no such table."""
     table = SEGMENT_RECORDS[name]
     held = {row[1] for row in connection.exec_driver_sql(f"PRAGMA table_info({name})")}

@@ -20,6 +20,8 @@ from app.buffer.events import EventBuffer
 from app.codec import BatchCodec
 from app.model import ORDERBOOK, TRADE, UNDECODED, Batch, EpochEnd, Event, Gap, Loss, Quarantined, Range, runs
 from app.objects import parquet
+from app.pipeline.audit import audit
+from app.quality.balance import Difference
 from app.store.ledger import Ledger, SegmentEntry
 from tests.support.rig import Rig
 
@@ -297,6 +299,12 @@ def held(rig: Rig) -> Held:
     if removed:
         _gather(found, removed)
     return found
+
+
+def audited(rig: Rig, *, deep: bool = True) -> list[Difference]:
+    """What the application's own audit finds wrong; connections without an end are for the reckoning."""
+    found = audit(rig.wiring(), deep=deep).differences
+    return [difference for difference in found if not difference.what.startswith("stream ")]
 
 
 def _rows_in(path: Path) -> int:

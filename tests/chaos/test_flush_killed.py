@@ -19,7 +19,7 @@ from app.errors import BufferUnavailable
 from app.model import TRADE
 from app.pipeline import flush as flushing
 from app.store import engine
-from tests.chaos.content import HOUR_US, T0_US, Content, Held, first_hour, held, numbers, second_hour
+from tests.chaos.content import HOUR_US, T0_US, Content, Held, audited, first_hour, held, numbers, second_hour
 from tests.support.crash import Nursery, Outcome, places
 from tests.support.redis_process import RedisProcess
 from tests.support.rig import Rig
@@ -31,6 +31,7 @@ CLAIM_BATCHES = 4
 def _assert_complete(rig: Rig, content: Content) -> Held:
     found = held(rig)
     assert found.facts() == content.expected
+    assert audited(rig) == []
     return found
 
 

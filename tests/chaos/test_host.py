@@ -80,8 +80,8 @@ def test_segments_opened_at_the_same_time_by_a_clock_that_was_set_back_have_an_o
     for number, now_us in enumerate((T0_US, T0_US, T0_US - HOUR_US, T0_US)):
         wiring = rig.wiring()
         split = len(content.elements)
-        c.push(c.trade("BTC-USDT", number), c.trade("BTC-USDT", 100))  # the last is a twin of the hour before
-        expected += [str(number)] + (["100"] if not number else [])
+        c.push(c.trade("BTC-USDT", number), c.trade("BTC-USDT", number + 1))  # the first is a twin of the segment before
+        expected += ["0", "1"] if not number else [str(number + 1)]
         content.push(wiring.buffer, content.elements[split:])
         monkeypatch.setattr("app.wiring.wall_us", lambda now_us=now_us: now_us)
         assert periodic.flush(wiring, NEVER, seal=True)["failed"] == {}

@@ -11,20 +11,25 @@ from typing import Any
 import pytest
 
 from app.buffer.spool import read_records
+from app.clock import wall_us
 from app.config import Settings
 from app.objects import parquet
+from app.pipeline import periodic
+from app.pipeline.audit import audit
 from app.pipeline.supervise import dispatch
 from app.wiring import Wiring
 from tests.chaos.content import Held, NumberRange, held, numbers
-from tests.support.crash import Nursery, celery_workers, dispatcher
+from tests.support.crash import Nursery, celery_workers, dispatcher, messenger
 from tests.support.exchanges import ExchangeProcess
-from tests.support.path import finish, until
+from tests.support.path import NEVER, Collecting, finish, records, until
 from tests.support.redis_process import RedisProcess
 from tests.support.rig import MARKETS, Rig
 
 STREAM = "binance-0-orderbook.trade"
 ONE_MARKET = {"binance": ["btcusdt", "ethusdt"]}
 LEASE_SECS = 3
+#: Promised of a stream whose process was killed: it is collected again so long after its lease has run out.
+TAKEOVER_S = 5
 #: symbol, data type
 Feed = tuple[str, str]
 
@@ -104,6 +109,36 @@ def test_a_process_killed_before_a_push_loses_what_was_in_its_hand_and_the_next_
     assert _numbers_of(found, first) == pushed
     _assert_only_the_end_is_missing(wiring, exchange, first, second)
     assert found.replays == 0
+    assert _assert_the_unclean_end_is_declared(wiring, exchange, first) > 0
+
+
+def _assert_the_unclean_end_is_declared(wiring: Wiring, exchange: ExchangeProcess, killed: str) -> int:
+    """Once, from the last stored event until the next connection; and then everything sent is held or explained.
+
+    Returns how many sent events that explains.
+    """
+    assert [d.where for d in audit(wiring).differences] == [f"binance, epoch {killed}"]
+    declared = periodic.reckon(wiring, NEVER, look_again_s=0)
+    assert declared["unclean_ends"] == 1
+    finish(wiring)
+    assert periodic.reckon(wiring, NEVER, look_again_s=0) == {"unclean_ends": 0, "losses": 0}
+    epochs = {row["epoch"]: row for row in records(wiring, "epochs") if row["kind"] == "stream"}
+    (successor,) = (row for row in epochs.values() if row["epoch"] != killed)
+    last = {
+        (r["symbol"], r["feed"]): (r["last"], r["last_us"]) for r in records(wiring, "ranges") if r["epoch"] == killed
+    }
+    losses = {
+        (x["symbol"], x["feed"]): (x["first"] - 1, x["start_us"], x["end_us"], x["count"], x["cause"])
+        for x in records(wiring, "losses")
+    }
+    assert losses == {
+        key: (number, us, successor["opened_us"], None, "unclean_end") for key, (number, us) in last.items()
+    }
+    found = audit(wiring, deep=True, sent=[exchange.sent_file])
+    assert found.differences == []
+    assert found.totals()["unknown_losses"] == len(losses) == declared["losses"]
+    assert found.sent is not None and found.sent.missing == found.sent.unread == 0
+    return found.sent.explained
 
 
 def _numbers_in_redis(wiring: Wiring) -> dict[tuple[str, str, str], set[int]]:
@@ -152,6 +187,7 @@ def test_the_spool_of_a_killed_process_is_delivered_by_the_next_one(
     assert (no_reason, reason) == (None, "stop")
     assert _numbers_of(found, first) == received
     _assert_only_the_end_is_missing(wiring, exchange, first, second)
+    _assert_the_unclean_end_is_declared(wiring, exchange, first)
 
 
 def _spooled(directory: Path) -> list[bytes]:
@@ -237,17 +273,21 @@ def test_the_streams_of_a_killed_worker_go_to_another_one_which_ends_cleanly_wit
     def leased() -> set[str]:
         return wiring.board.leased(names)
 
+    def found_out() -> set[str]:
+        return {depth.stream.split("-")[0] for depth in wiring.buffer.depths() if depth.stream.endswith("-findings")}
+
     def all_open() -> bool:
         states = wiring.board.states(names)
         return len(states) == len(names) and all(state["connection"] == "open" for state in states.values())
 
-    with celery_workers(("one", "two"), "streams,default", rig, threads=8) as workers:
+    with celery_workers(("one", "two"), "streams,default,flush", rig, threads=8) as workers:
         until(lambda: leased() == set(names) and all_open(), "every stream is collected", 40)
         until(lambda: len(_events_by_stream(wiring)) == len(names), "and delivers")
         first = next(worker for worker in workers.values() if worker.pid in holders())
+        killed = {n for n, token in wiring.board.holders(names).items() if int(token.split(":")[1]) == first.pid}
         (second,) = (worker for worker in workers.values() if worker is not first)
         assert first.signal(signal.SIGKILL) == -signal.SIGKILL
-        send = dispatcher(rig)
+        killed_us, send = wall_us(), dispatcher(rig)
 
         def taken_over() -> bool:
             dispatch(wiring, LEASE_SECS, send)
@@ -256,14 +296,21 @@ def test_the_streams_of_a_killed_worker_go_to_another_one_which_ends_cleanly_wit
         until(taken_over, "the other one has them all")
         until(lambda: all_open() and _bring(wiring, names), "and delivers")
         exchange.halt()
+        tell = messenger(rig)  # as beat does
+        tell.send_task("flush.run", queue="flush")
+        until(lambda: not wiring.buffer.depths(), "what came is stored")
+        tell.send_task("epochs.reckon", queue="flush")
+        until(lambda: found_out() == {name.split("-")[0] for name in killed}, "the killed connections are declared")
         assert second.signal(signal.SIGTERM) == 0, second.log
+    took_s = [(us - killed_us) / 1e6 for us in (line.get("opened", 0) for line in exchange.lines()) if us > killed_us]
+    assert len(took_s) > 0 and max(took_s) <= LEASE_SECS + TAKEOVER_S
     finish(wiring)
     archived, found = _archived_by_epoch(wiring), held(rig)
     for name in names:
         venue = name.split("-")[0]
-        epochs = [epoch for epoch, _ in sorted(_epochs(found, name), key=lambda e: e[1] or "")]
-        reasons = sorted((reason or "" for _, reason in _epochs(found, name)), reverse=True)
-        assert reasons in (["stop"], ["stop", ""])
+        ends = sorted(_epochs(found, name), key=lambda e: found.opened_us[e[0]])
+        epochs, reasons = [epoch for epoch, _ in ends], [reason for _, reason in ends]
+        assert reasons == (["unclean_end", "stop"] if name in killed else ["stop"])
         sent = _sent_by_connection(exchange, venue)
         assert len(epochs) == len(sent)
         last = archived[epochs[-1]]
@@ -273,6 +320,10 @@ def test_the_streams_of_a_killed_worker_go_to_another_one_which_ends_cleanly_wit
             assert last.get(feed, []) == [text for text in texts if text not in earlier.get(feed, ())]
         for feed, texts in archived[epochs[0]].items():
             assert texts == sent[0][feed][: len(texts)]
+    balanced = audit(wiring, deep=True, sent=[exchange.sent_file])
+    assert (balanced.differences, balanced.epochs_open) == ([], [])
+    assert balanced.totals()["unknown_losses"] == 2 * sum(len(wiring.streams[n].subscription.symbols) for n in killed)
+    assert balanced.sent is not None and balanced.sent.missing == balanced.sent.unread == 0
 
 
 def _events_by_stream(wiring: Wiring) -> dict[str, int]:
@@ -283,3 +334,43 @@ def _bring(wiring: Wiring, names: list[str]) -> bool:
     """Every stream says that its present connection has brought something."""
     states = wiring.board.states(names)
     return len(states) == len(names) and all(state["events"] > 5 for state in states.values())
+
+
+def test_what_redis_forgot_while_a_stream_went_on_is_declared_with_its_exact_numbers(
+    rig: Rig, exchange_server: Callable[..., ExchangeProcess]
+) -> None:
+    """FLUSHALL, under a stream that goes on: the hole is what was in the list and not yet in a segment."""
+    exchange = exchange_server(rate=20)
+    _settings(rig, exchange, ONE_MARKET)
+    wiring = rig.wiring()
+    with Collecting(wiring) as collecting:
+        until(collecting.live, "every feed is live")
+        periodic.flush(wiring, NEVER, deadline_s=1)
+        collecting.more(20)
+        until(lambda: _events(wiring) >= 10, "events in Redis")
+        forgotten = _forget(wiring, rig.prefix)
+        collecting.more(20)
+        exchange.halt()
+        assert collecting.finish() == {STREAM: "stop"}
+    before = audit(wiring)
+    assert before.totals()["holes"] == sum(map(len, forgotten.values())) > 0
+    periodic.flush(wiring, NEVER)
+    assert audit(wiring).differences == []
+    assert periodic.reckon(wiring, NEVER, look_again_s=0) == {"unclean_ends": 0, "losses": 0}
+    finish(wiring)
+    lost = records(wiring, "losses")
+    assert {x["cause"] for x in lost} == {"buffer_lost"}
+    assert _united((x["epoch"], x["symbol"], x["feed"], x["first"], x["last"]) for x in lost) == forgotten
+    found = audit(wiring, deep=True, sent=[exchange.sent_file])
+    assert (found.differences, found.totals()["lost"]) == ([], sum(map(len, forgotten.values())))
+    assert found.sent is not None
+    assert (found.sent.explained, found.sent.missing, found.sent.unread) == (found.totals()["lost"], 0, 0)
+
+
+def _forget(wiring: Wiring, prefix: str) -> dict[tuple[str, str, str], set[int]]:
+    """All keys of this test go in one transaction, with the list read in it; what stood there."""
+    with wiring.redis.pipeline(transaction=True) as pipe:
+        pipe.lrange(f"{prefix}:buffer:{STREAM}", 0, -1)
+        pipe.delete(*wiring.redis.keys(f"{prefix}:*"))
+        elements, _ = pipe.execute()
+    return _united(r for element in elements for r in numbers(element))

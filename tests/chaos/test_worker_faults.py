@@ -76,7 +76,7 @@ class Day:
         def whole() -> bool:
             found = held(self.rig)
             accounted_for = sum(len(fate.numbers) for fate in found.fates.values())
-            return accounted_for + sum(count for *_, count, _ in found.losses) >= sent
+            return accounted_for + sum(count or 0 for *_, count, _ in found.losses) >= sent
 
         until(whole, "all that was sent is stored or declared lost", 30)
         until(lambda: not any(self.wiring.spool(name) for name in self.names), "no spool is left")

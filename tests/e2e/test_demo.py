@@ -81,7 +81,7 @@ class Wounded:
     after: dict[str, int]
 
 
-QUEUES = {"worker": ("-Q", "default,flush"), "archive": ("-Q", "archive")}
+QUEUES = {"worker": ("-Q", "default,flush,gaps"), "archive": ("-Q", "archive")}
 
 
 @pytest.fixture(scope="module")

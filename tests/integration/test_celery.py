@@ -125,18 +125,20 @@ def test_every_task_goes_to_the_queue_of_the_process_that_runs_it(app: Any) -> N
         "streams.run": "streams",
         "streams.supervise": "default",
         "flush.run": "flush",
+        "epochs.reckon": "flush",
+        "gaps.repair": "gaps",
         "archive.run": "archive",
         "archive.housekeeping": "archive",
     }
     assert {queue.name: queue.routing_key for queue in app.conf.task_queues} == {
-        name: name for name in ("default", "streams", "flush", "archive")
+        name: name for name in ("default", "streams", "flush", "gaps", "archive")
     }
 
 
 def test_what_beat_sends_is_worthless_once_the_next_one_is_due(app: Any) -> None:
     schedule = app.conf.beat_schedule
     assert {entry["task"] for entry in schedule.values()} == {
-        "streams.supervise", "flush.run", "archive.run", "archive.housekeeping",
+        "streams.supervise", "flush.run", "epochs.reckon", "gaps.repair", "archive.run", "archive.housekeeping",
     }  # fmt: skip
     assert {name: entry["options"]["expires"] for name, entry in schedule.items()} == {
         name: entry["schedule"] for name, entry in schedule.items()

@@ -189,7 +189,7 @@ def test_the_lines_consume_each_queue_once(ran: Ran) -> None:
         if option == "-Q"
         for queue in value.split(",")
     ]
-    assert sorted(consumed) == ["archive", "default", "flush", "streams"]
+    assert sorted(consumed) == ["archive", "default", "flush", "gaps", "streams"]
 
 
 def test_a_bare_worker_says_that_it_needs_a_beat(ran: Ran) -> None:

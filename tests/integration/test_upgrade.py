@@ -225,6 +225,12 @@ def test_objects_of_the_old_version_are_untouched_and_the_archive_verifies(old: 
     assert (report["faults"], report["verified"]) == ([], report["objects"])
 
 
+def test_the_audit_accounts_for_every_number_of_the_old_version_and_of_this_one(old: Old) -> None:
+    found = json.loads(old.collector("audit", "--deep", "--json"))
+    assert (found["differences"], found["epochs_open"], found["totals"]["holes"]) == ([], [], 0)
+    assert found["totals"]["archived"] == found["deep"]["rows"] > 0
+
+
 @pytest.mark.parametrize("name", [name for name in RECORDS if name != "ranges"])
 def test_every_record_of_the_old_version_is_still_there(old: Old, name: str) -> None:
     columns = RECORDS[name]

@@ -212,13 +212,20 @@ def celery_workers(
             worker.close()
 
 
-def dispatcher(rig: Rig) -> Callable[..., object]:
-    """Sends the task of a stream to a worker of `rig` ("": to any), as the supervisor task does."""
+def messenger(rig: Rig) -> Any:
+    """A Celery application that sends tasks to the workers of `rig`, as beat does."""
     from celery import Celery
-    from celery.utils.nodenames import worker_direct
 
     sender = Celery("tests", broker=rig.redis_url, set_as_current=False)
     sender.conf.broker_transport_options = {"global_keyprefix": f"{rig.prefix}:celery:"}
+    return sender
+
+
+def dispatcher(rig: Rig) -> Callable[..., object]:
+    """Sends the task of a stream to a worker of `rig` ("": to any), as the supervisor task does."""
+    from celery.utils.nodenames import worker_direct
+
+    sender = messenger(rig)
 
     def send(stream: str, worker: str = "") -> object:
         queue = worker_direct(worker) if worker else "streams"
@@ -253,6 +260,7 @@ def _serve() -> None:
     import app.pipeline.archive
     import app.pipeline.flush
     import app.pipeline.periodic
+    import app.pipeline.repair
     import app.pipeline.stream
     import app.pipeline.supervise
     import app.store.ledger  # noqa: F401
@@ -433,12 +441,29 @@ def _supervise(settings: Path, step: Callable[[str], None], options: dict[str, A
     return [name for _ in range(options["rounds"]) for name in supervise()]
 
 
+def _repair(settings: Path, step: Callable[[str], None], options: dict[str, Any]) -> Any:
+    """Repairs and flushes in turn, as two tasks of one worker, until a run does nothing; what was settled."""
+    from app.config import load
+    from app.wiring import Wiring
+
+    made = Wiring(load(settings, {}).settings, step=step)
+    settled: list[Any] = []
+    while True:
+        report = made.repairs.run(deadline_s=20, patient=False)
+        assert report.failed == {}
+        assert made.flush().run().failed == {}
+        settled += report.closed
+        if not (report.fetched or report.closed or report.judged or report.waiting):
+            return settled
+
+
 _STATIONS: dict[str, Callable[[Path, Callable[[str], None], dict[str, Any]], Any]] = {
     "flush": _flush,
     "flush_until_told": _flush_until_told,
     "archive": _archive,
     "collect": _collect,
     "supervise": _supervise,
+    "repair": _repair,
 }
 
 if __name__ == "__main__":

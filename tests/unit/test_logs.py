@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from app import telemetry
+from app import telemetry, telemetry_disk
 from app.logs import Unhurried
 from tests.support.rig import CHECKOUT
 from tests.support.small_disk import small_disk
@@ -112,7 +112,7 @@ def test_what_may_happen_with_every_frame_is_logged_once_in_ten_seconds_with_the
         telemetry.element_rejected("s", ValueError("?"), 10)
         telemetry.row_rejected("btcusdt", "trade", 1, "?")
         telemetry.flush_failed("s", "full", OSError("full"))
-        telemetry.disk_filling("91 %", full=True)
+        telemetry_disk.disk_filling("91 %", full=True)
     assert [line["event"] for line in lines] == [
         "gap.detected", "frame.rejected", "event.refused", "element.rejected", "row.rejected", "flush.failed",
         "disk.filling",

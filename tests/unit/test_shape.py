@@ -28,7 +28,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "cryptography": ("app.exchanges.coinbase_jwt",),
     "dynaconf": ("app.settings_sources",),
     # REST questions to a venue; the demo and the built-in exchanges' control endpoint.
-    "httpx": ("app.pipeline.symbols", "app.launch"),
+    "httpx": ("app.pipeline.rest", "app.pipeline.symbols", "app.launch"),
     "kombu": ("celeryconfig", "tasks"),
     "msgspec": ("app",),
     "prometheus_client": ("app.web", "app.commands"),
@@ -56,7 +56,7 @@ _SETTINGS = (
 _PARTS = ("app.buffer", "app.store", "app.objects", "app.connection")
 _BELOW_PIPELINE = (
     *_WORDS, *_SETTINGS, *_PARTS, "app.clock", "app.codec", "app.interruptible", "app.sequence", "app.exchanges",
-    "app.telemetry",
+    "app.quality", "app.telemetry",
 )  # fmt: skip
 
 #: Module -> what it may import of the application, beside what lies below its own name. The longest name counts.
@@ -69,7 +69,10 @@ TIERS: dict[str, tuple[str, ...]] = {
     "app.exchanges": _WORDS,
     "app.interruptible": ("app.errors",),
     "app.sequence": ("app.model", "app.exchanges"),
+    # Judgements on what was read: they know neither where from nor when.
+    "app.quality": ("app.model",),
     "app.telemetry": ("app.clock",),
+    "app.telemetry_disk": ("app.telemetry",),
     **dict.fromkeys(_SETTINGS, (*_WORDS, *_SETTINGS, "app.exchanges")),
     # The pace of a venue is kept by all streams that share a Redis.
     "app.buffer": (*_WORDS, "app.codec", "app.exchanges.base"),
@@ -84,6 +87,12 @@ TIERS: dict[str, tuple[str, ...]] = {
     "app.pipeline.periodic": (*_BELOW_PIPELINE, "app.wiring"),
     "app.pipeline.supervise": (*_BELOW_PIPELINE, "app.wiring"),
     "app.pipeline.trouble": (*_BELOW_PIPELINE, "app.wiring"),
+    "app.pipeline.reckoning": (*_BELOW_PIPELINE, "app.wiring"),
+    # They read every station.
+    "app.pipeline.survey": (*_BELOW_PIPELINE, "app.wiring"),
+    "app.pipeline.audit": (*_BELOW_PIPELINE, "app.wiring"),
+    "app.pipeline.sent": (*_BELOW_PIPELINE, "app.wiring"),
+    "app.pipeline.reasons": (*_BELOW_PIPELINE, "app.wiring"),
     "app.wiring": (*_BELOW_PIPELINE, "app.pipeline"),
     "app.venues": ("app.clock", "app.errors"),
 }
@@ -91,8 +100,8 @@ TIERS: dict[str, tuple[str, ...]] = {
 #: They take time, randomness and the network's answers as arguments.
 PURE = (
     "app.codec", "app.connection.backoff", "app.connection.feed", "app.connection.freshness", "app.connection.session",
-    "app.exchanges", "app.model", "app.pipeline.outbox", "app.pipeline.plan",
-    "app.pipeline.share", "app.sequence",
+    "app.exchanges", "app.model", "app.pipeline.found", "app.pipeline.gaps", "app.pipeline.outbox", "app.pipeline.plan",
+    "app.pipeline.seams", "app.pipeline.share", "app.quality", "app.sequence",
 )  # fmt: skip
 IMPURE = {
     "asyncio", "os", "random", "requests", "secrets", "select", "selectors", "socket", "sqlite3", "ssl", "subprocess",

@@ -284,3 +284,19 @@ def test_a_redis_out_of_memory_is_unavailable_and_nothing_moved(own_redis: Redis
     assert buffer.acknowledge(STREAM, [element(1)]) == 1, "what is stored can still be let go"
     own_redis.client().config_set("maxmemory", 0)
     assert buffer.depths() == []
+
+
+def test_what_waits_is_seen_whole_while_others_take_and_add(lists: Callable[..., Lists]) -> None:
+    buffer = lists().buffer
+    elements = [element(number) for number in range(1, 251)]
+    for one in elements:
+        buffer.push(STREAM, one)
+    seen = []
+    for number, one in enumerate(buffer.waiting(STREAM)):
+        seen.append(one)
+        if number == 120:
+            buffer.acknowledge(STREAM, elements[:30])
+            buffer.push(STREAM, element(251))
+    assert set(seen) == set(elements[30:])
+    assert seen[:120] == elements[:-121:-1], "the newest first"
+    assert list(buffer.waiting("okx-1-trade")) == []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 
+import msgspec
 import pytest
 
 from app.codec import BatchCodec
@@ -106,3 +107,38 @@ def test_a_batch_of_a_newer_format_stays_in_redis(rig: Rig) -> None:
     report = flush(wiring, NOON_US + 10)
     assert report.failed == {"binance-0": "NewerFormat"}
     assert wiring.redis.lrange(f"{rig.prefix}:buffer:binance-0", 0, -1) == [bytes(newer)]
+
+
+@pytest.mark.parametrize("again", ["stream", "rest"])
+def test_a_trade_that_was_fetched_hours_after_it_happened_is_known_when_it_comes_once_more(
+    rig: Rig, again: str
+) -> None:
+    wiring = rig.wiring()
+    push(wiring, "aa", NOON_US, trade(1, "1", NOON_US + 1))
+    flush(wiring, NOON_US + 10)
+    asked_us = NOON_US + 3 * HOUR_US
+    flush(wiring, asked_us)
+    past = msgspec.structs.replace(trade(1, "2", asked_us), exchange_us=NOON_US + 2)
+    fetched = Batch(
+        "binance-rest",
+        "binance",
+        "bb" * 16,
+        1,
+        asked_us,
+        tuple(runs([(past.symbol, past.feed, past.number)])),
+        (past,),
+        kind="rest",
+    )
+    wiring.buffer.push("binance-rest", BatchCodec().encode(fetched))
+    assert flush(wiring, asked_us + 1).counts.stored == 1
+    for hour in (4, 5):
+        flush(wiring, NOON_US + hour * HOUR_US)
+    assert periodic.archive(wiring, threading.Event())["removed_segments"] == [1, 2]
+
+    if again == "stream":
+        push(wiring, "cc", NOON_US, trade(1, "2", NOON_US + 3))
+    else:
+        once_more = msgspec.structs.replace(fetched, epoch="dd" * 16, opened_us=NOON_US + 5 * HOUR_US)
+        wiring.buffer.push("binance-rest", BatchCodec().encode(once_more))
+    counts = flush(wiring, NOON_US + 5 * HOUR_US + 60_000_000).counts
+    assert (counts.stored, counts.duplicates) == (0, 1)

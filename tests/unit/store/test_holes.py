@@ -32,6 +32,14 @@ def test_numbers_missing_between_two_batches_are_declared_with_their_times(tmp_p
     assert losses(segment.path) == [("btcusdt", TRADE, 3, 6, 4, OPENED_US + 2, OPENED_US + 7, "buffer_lost")]
 
 
+def test_a_hole_within_one_claim_has_its_times_too(tmp_path: Path) -> None:
+    segment = segments.opened(tmp_path)
+    segments.stored(segment, batch(1, [event(1)]), batch(2, [event(2)]), batch(4, [event(5)]), batch(6, [event(7)]))
+    assert [row[2:4] + row[5:7] for row in losses(segment.path)] == [
+        (3, 4, OPENED_US + 2, OPENED_US + 5), (6, 6, OPENED_US + 5, OPENED_US + 7),
+    ]  # fmt: skip
+
+
 def test_an_epoch_whose_beginning_vanished_is_missing_it_from_the_first_number(tmp_path: Path) -> None:
     segment = segments.opened(tmp_path)
     segments.stored(segment, batch(9, [event(41), undecoded(3)]))
@@ -47,7 +55,7 @@ def test_the_last_word_of_an_epoch_shows_what_vanished_before_it(tmp_path: Path)
     segments.stored(segment, batch(5, [event(4)], end=end(btcusdt=6, ethusdt=2)))
     assert losses(segment.path) == [
         ("btcusdt", TRADE, 2, 3, 2, OPENED_US + 1, OPENED_US + 4, "buffer_lost"),
-        ("btcusdt", TRADE, 5, 6, 2, OPENED_US + 1, END_US, "buffer_lost"),
+        ("btcusdt", TRADE, 5, 6, 2, OPENED_US + 4, END_US, "buffer_lost"),
         ("ethusdt", TRADE, 1, 2, 2, OPENED_US, END_US, "buffer_lost"),
     ]
 
@@ -67,8 +75,34 @@ def test_a_hole_over_the_turn_of_a_segment_is_seen_and_nothing_is_declared_twice
     known = KnownRanges()
     segments.sealed(first).load_known(known, [EPOCH])
     segments.stored(second, batch(3, [event(3)]), batch(5, [event(5)]), known=known)
-    assert [row[2:4] for row in losses(first.path)] == [(2, 2)]
-    assert [row[2:4] for row in losses(second.path)] == [(4, 4)]
+    assert [row[2:4] + row[5:7] for row in losses(first.path)] == [(2, 2, OPENED_US + 1, OPENED_US + 3)]
+    assert [row[2:4] + row[5:7] for row in losses(second.path)] == [(4, 4, OPENED_US + 3, OPENED_US + 5)]
+
+
+def test_a_loss_of_unknown_extent_names_no_number(tmp_path: Path) -> None:
+    """What is stored beyond it after all shows how much was lost, also over the turn of a segment."""
+    first, second = segments.opened(tmp_path, 1), segments.opened(tmp_path, 2)
+    unclean = Loss("btcusdt", TRADE, 2, 2, None, OPENED_US + 1, END_US, "unclean_end")
+    segments.stored(first, batch(1, [event(1)]), batch(2**62, [], losses=[unclean]))
+    known = KnownRanges()
+    segments.sealed(first).load_known(known, [EPOCH])
+    segments.stored(second, batch(3, [event(4)]), known=known)
+    assert [row[2:5] + row[7:] for row in losses(first.path)] == [(2, 2, None, "unclean_end")]
+    assert [row[2:5] + row[7:] for row in losses(second.path)] == [(2, 3, 2, "buffer_lost")]
+
+
+def test_a_loss_of_unknown_extent_gives_way_to_the_known_one_that_begins_there(tmp_path: Path) -> None:
+    unclean = Loss("btcusdt", TRADE, 2, 2, None, OPENED_US + 1, END_US, "unclean_end")
+    batches = batch(1, [event(1)]), batch(2**62, [], losses=[unclean]), batch(3, [event(4)])
+    at_once, segment = segments.opened(tmp_path, 1), segments.opened(tmp_path, 2)
+    segments.stored(at_once, *batches)
+    segments.stored(segment, *batches[:2])
+    segments.stored(segment, batches[2])
+    assert (
+        losses(at_once.path)
+        == losses(segment.path)
+        == [("btcusdt", TRADE, 2, 3, 2, OPENED_US + 1, OPENED_US + 4, "buffer_lost")]
+    )
 
 
 def test_what_comes_back_after_it_was_declared_is_stored_all_the_same(tmp_path: Path) -> None:

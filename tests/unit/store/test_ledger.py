@@ -285,3 +285,39 @@ def test_the_oldest_frames_in_quarantine_are_let_go_until_the_bound_holds_and_th
 
 def test_an_empty_quarantine_has_nothing_to_let_go(ledger: Ledger) -> None:
     assert ledger.bound_quarantine(0) == 0
+
+
+# what was found out later
+
+
+def _epoch(reason: str | None, last: int) -> dict[str, object]:
+    ended = {"ended_us": OPENED_US + last, "last_numbers": f'[["btcusdt","trade",{last}]]'} if reason else {}
+    return {
+        "epoch": EPOCH, "stream": "binance-0", "exchange": "binance", "opened_us": OPENED_US, "ended_us": None,
+        "reason": reason, "last_numbers": None, "kind": "stream", "overlaps": "[]", **ended,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("order", [("stop", "unclean_end"), ("unclean_end", "stop")])
+def test_an_end_that_the_connection_said_stands_whatever_was_found_out(ledger: Ledger, order: tuple[str, str]) -> None:
+    for reason in (None, *order):
+        removed(ledger, {"epochs": [_epoch(reason, 9 if reason == "stop" else 5)]})
+    (held,) = ledger.records("epochs")
+    assert (held["reason"], held["ended_us"], held["last_numbers"]) == (
+        "stop",
+        OPENED_US + 9,
+        '[["btcusdt","trade",9]]',
+    )
+
+
+@pytest.mark.parametrize("order", [(None, 4), (4, None)])
+def test_a_loss_of_known_extent_takes_the_place_of_one_of_unknown(
+    ledger: Ledger, order: tuple[int | None, int | None]
+) -> None:
+    for count in order:
+        loss = {"epoch": EPOCH, "exchange": "binance", "symbol": "btcusdt", "feed": "trade", "first": 6,
+                "last": 9 if count else 6, "count": count, "start_us": 1, "end_us": 2,
+                "cause": "buffer_lost" if count else "unclean_end"}  # fmt: skip
+        removed(ledger, {"losses": [loss]})
+    (held,) = ledger.records("losses")
+    assert (held["first"], held["last"], held["count"], held["cause"]) == (6, 9, 4, "buffer_lost")

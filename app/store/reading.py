@@ -1,0 +1,120 @@
+"""Reads what a segment or the ledger says, as of one moment: in one transaction, which keeps no writer waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection
+
+from app.store.engine import readonly
+from app.store.schema import ROWS
+
+Row = dict[str, Any]
+#: exchange, symbol, feed
+Market = tuple[str, str, str]
+#: Connections whose end is not on record; what was found out or fetched later has none.
+_ENDLESS = "ended_us IS NULL AND kind = 'stream'"
+
+
+@dataclass
+class Told:
+    """Rows of the record tables as the file's version has them, and what was counted now."""
+
+    epochs: list[Row] = field(default_factory=list)
+    #: Other epochs of the streams of those that have no end: who came after them. Nothing else is read of these.
+    neighbours: list[Row] = field(default_factory=list)
+    ranges: list[Row] = field(default_factory=list)
+    losses: list[Row] = field(default_factory=list)
+    replays: list[Row] = field(default_factory=list)
+    #: Rows of `orderbooks` and `trades`, where they were to be counted.
+    rows: dict[Market, int] = field(default_factory=dict)
+    #: Rows in quarantine.
+    quarantined: dict[Market, int] = field(default_factory=dict)
+    #: Segments by number, in their state; of the ledger only.
+    states: dict[int, str] = field(default_factory=dict)
+
+
+def read_segment(path: Path, *, settled: bool, count: bool) -> Told:
+    """A segment in any state; empty where it is still being made. Raises: SQLAlchemy's errors where it cannot be read."""
+    with readonly(path, immutable=settled).connect() as connection:
+        connection.exec_driver_sql("BEGIN")
+        if not connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE name = 'replays'").first():
+            return Told()
+        told = _records(connection, None, count=count)
+        if count:
+            for data_type, table in ROWS.items():
+                counted = connection.exec_driver_sql(
+                    f"SELECT exchange, symbol, count(*) FROM {table.name} GROUP BY exchange, symbol"
+                )
+                told.rows |= {(exchange, symbol, data_type): rows for exchange, symbol, rows in counted}
+        return told
+
+
+def read_ledger(path: Path, *, epochs: Iterable[str] | None = None, count: bool = False) -> Told:
+    """What the ledger keeps of removed segments; of `epochs` and of those without an end where they are given."""
+    with readonly(path).connect() as connection:
+        connection.exec_driver_sql("BEGIN")
+        chosen = None
+        if epochs is not None:
+            endless = connection.exec_driver_sql(f"SELECT epoch FROM epochs WHERE {_ENDLESS}")
+            chosen = sorted({*epochs, *(epoch for (epoch,) in endless)})
+        told = _records(connection, chosen, count=count)
+        if chosen is not None:
+            query = f"SELECT * FROM epochs WHERE stream IN (SELECT stream FROM epochs WHERE {_ENDLESS})"
+            others = [dict(row._mapping) for row in connection.exec_driver_sql(query)]
+            told.neighbours = [{**row, "last_numbers": None} for row in others if row["epoch"] not in set(chosen)]
+        told.states = {
+            number: state for number, state in connection.exec_driver_sql("SELECT number, state FROM segments")
+        }
+        return told
+
+
+def epochs_of_rows(path: Path, *, settled: bool) -> dict[tuple[str, str, str, str], int]:
+    """(exchange, symbol, feed, epoch) -> rows of a segment, every row looked at."""
+    found = {}
+    with readonly(path, immutable=settled).connect() as connection:
+        for data_type, table in ROWS.items():
+            query = f"SELECT exchange, symbol, epoch, count(*) FROM {table.name} GROUP BY exchange, symbol, epoch"
+            for exchange, symbol, epoch, rows in connection.exec_driver_sql(query):
+                found[exchange, symbol, data_type, epoch] = rows
+    return found
+
+
+def gaps_and_quarantined(
+    paths: Sequence[tuple[Path, bool]],
+) -> list[tuple[str, str, str, int, int, int | None, str]]:
+    """(exchange, symbol, feed, from, to, how many, name) of every gap and quarantined frame in segments (path, settled)
+    and the ledger; times are microseconds since the Unix epoch, how many None where nobody knows."""
+    found: list[tuple[str, str, str, int, int, int | None, str]] = []
+    name = "epoch || ' ' || symbol || ' ' || feed || ' ' || number"
+    for path, settled in paths:
+        with readonly(path, immutable=settled).connect() as connection:
+            for query in (
+                f"SELECT exchange, symbol, feed, before_us, after_us, size, {name} || ' gap' FROM gaps",
+                f"SELECT exchange, symbol, feed, received_us, received_us, NULL, {name} || ' quarantined' FROM quarantine",
+            ):
+                for e, s, f, start_us, end_us, size, named in connection.exec_driver_sql(query):
+                    found.append((e, s, f, start_us, end_us, size, named))
+    return found
+
+
+def _records(connection: Connection, epochs: list[str] | None, *, count: bool) -> Told:
+    def rows(table: str) -> list[Row]:
+        query, parameters = f"SELECT * FROM {table}", None
+        if epochs is not None:
+            query += " WHERE epoch IN (SELECT value FROM json_each(?))"
+            parameters = (msgspec.json.encode(epochs).decode(),)
+        found = connection.exec_driver_sql(query, parameters)
+        return [dict(row._mapping) for row in found]
+
+    told = Told(rows("epochs"), [], rows("ranges"), rows("losses"), rows("replays"))
+    if count:
+        counted = connection.exec_driver_sql(
+            "SELECT exchange, symbol, feed, count(*) FROM quarantine GROUP BY exchange, symbol, feed"
+        )
+        told.quarantined = {(exchange, symbol, feed): n for exchange, symbol, feed, n in counted}
+    return told
