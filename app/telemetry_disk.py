@@ -26,6 +26,12 @@ def schedule_not_kept(error: Exception) -> None:
     )
 
 
+def frames_let_go(size_bytes: int) -> None:
+    telemetry.log.warning(
+        "quarantine.let_go", size_bytes=size_bytes, then="the rows stay and say so; see [storage] quarantine_max_bytes"
+    )
+
+
 def segment_damaged(segment: int, path: str, fault: str) -> None:
     telemetry.log.error(
         "segment.damaged", segment=segment, path=path, fault=fault, then="what can be read goes into a new file"

@@ -193,4 +193,6 @@ def _mend_ledger(wiring: Wiring) -> None:
 
 def housekeeping(wiring: Wiring) -> dict[str, object]:
     """Keep the quarantine within `[storage] quarantine_max_bytes`; says how many bytes were let go."""
-    return {"quarantine_let_go_bytes": wiring.ledger.bound_quarantine(wiring.settings.storage.quarantine_max_bytes)}
+    if let_go := wiring.ledger.bound_quarantine(wiring.settings.storage.quarantine_max_bytes):
+        telemetry_disk.frames_let_go(let_go)
+    return {"quarantine_let_go_bytes": let_go}

@@ -16,7 +16,7 @@ from app.store.ledger import REMOVED
 from app.store.reckoned import CAUSE
 from app.store.segment import PAGE_SIZE
 from app.wiring import Wiring
-from tests.chaos.content import HOUR_US, T0_US, Content, Held, held
+from tests.chaos.content import HOUR_US, T0_US, Content, Held, audited, held
 from tests.support.path import NEVER, flush_at
 from tests.support.rig import Rig
 
@@ -91,6 +91,7 @@ def _goes_on(rig: Rig, content: Content) -> None:
     assert periodic.flush(wiring, NEVER, seal=True)["failed"] == {}
     assert periodic.archive(wiring, NEVER, final=True)["failed"] == {}
     assert {entry.state for entry in wiring.ledger.segments()} == {REMOVED}
+    assert audited(rig) == []
 
 
 @pytest.mark.row("D3")
@@ -118,6 +119,7 @@ def test_of_a_damaged_segment_every_row_that_can_be_read_is_kept_and_the_others_
     begun = rig.wiring()  # a process that has just started
     assert periodic.flush(begun, NEVER)["failed"] == {}
     missing = _balanced(held(rig), content)
+    assert audited(rig) == []
     record_property("rows_lost", f"{missing} of {content.expected.rows.total()}")
     assert {"rows": 0 < missing < 100, "schema": missing == 0}.get(what, missing > 100)
     (kept,) = path.parent.glob(f"{path.name}.corrupt-*[0-9]")

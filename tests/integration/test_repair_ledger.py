@@ -13,7 +13,7 @@ from app.pipeline import periodic
 from app.pipeline.rebuild import RebuildReport
 from app.store.ledger import REMOVED, backup_path
 from app.wiring import Wiring
-from tests.chaos.content import HOUR_US, T0_US, Content, first_hour, held, second_hour
+from tests.chaos.content import HOUR_US, T0_US, Content, audited, first_hour, held, second_hour
 from tests.support.path import NEVER, flush_at
 from tests.support.rig import Rig
 
@@ -76,7 +76,7 @@ def _ledger(wiring: Wiring) -> dict[str, Any]:
 @pytest.mark.parametrize("how", ["gone", "damaged", "no database"])
 def test_a_lost_ledger_is_rebuilt_and_everything_adds_up_as_before(rig: Rig, how: str) -> None:
     wiring, content = _recorded(rig)
-    before, facts = _ledger(wiring), held(rig)
+    before, facts, wrong = _ledger(wiring), held(rig), audited(rig)
     _lose(wiring, how)
     if how == "gone":
         dry = _repaired(rig, dry_run=True)
@@ -96,6 +96,7 @@ def test_a_lost_ledger_is_rebuilt_and_everything_adds_up_as_before(rig: Rig, how
     assert after == before
     found = held(rig)
     assert (found.facts(), found.replays) == (content.expected, facts.replays)
+    assert audited(rig) == wrong == []
     assert not _repaired(rig).replaced
     assert periodic.flush(rig.wiring(), NEVER, seal=True)["failed"] == {}
     assert periodic.archive(rig.wiring(), NEVER, final=True)["failed"] == {}

@@ -56,7 +56,7 @@ _SETTINGS = (
 _PARTS = ("app.buffer", "app.store", "app.objects", "app.connection")
 _BELOW_PIPELINE = (
     *_WORDS, *_SETTINGS, *_PARTS, "app.clock", "app.codec", "app.interruptible", "app.sequence", "app.exchanges",
-    "app.quality", "app.telemetry",
+    "app.quality", "app.telemetry", "app.telemetry_disk",
 )  # fmt: skip
 
 #: Module -> what it may import of the application, beside what lies below its own name. The longest name counts.
