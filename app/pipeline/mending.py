@@ -65,8 +65,8 @@ def _mend(wiring: Wiring, entry: SegmentEntry, suspected: bool) -> Salvaged | No
     if not path.exists() or not path.stat().st_size:
         return None  # not made yet; and one that is gone may come back with its file system
     fault = damage_of(path)
-    if not fault and not suspected:
-        return None
+    if (not fault and not suspected) or entry not in wiring.ledger.segments(entry.state):
+        return None  # nothing is wrong, or it is being removed at this moment
     telemetry_disk.segment_damaged(entry.number, str(path), fault or "texts that are none")
     now_us = wall_us()
     objects = [o for o in wiring.ledger.objects(entry.number) if o.state == VERIFIED and o.store == wiring.store.name]

@@ -74,7 +74,10 @@ def _ledger(wiring: Wiring) -> dict[str, Any]:
 
 @pytest.mark.row("D3")
 @pytest.mark.parametrize("how", ["gone", "damaged", "no database"])
-def test_a_lost_ledger_is_rebuilt_and_everything_adds_up_as_before(rig: Rig, how: str) -> None:
+def test_a_lost_ledger_is_rebuilt_and_everything_adds_up_as_before(
+    rig: Rig, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.wiring.wall_us", lambda: T0_US + 3 * HOUR_US)
     wiring, content = _recorded(rig)
     before, facts, wrong = _ledger(wiring), held(rig), audited(rig)
     _lose(wiring, how)
