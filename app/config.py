@@ -86,7 +86,7 @@ class Spool:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    #: "local" or "s3"; s3 where the user names an [aws] bucket.
+    #: "local", "s3" or "both"; s3 where the user names an [aws] bucket.
     mode: str = "local"
     local_path: Path = Path("data/objects")
     segments_path: Path = Path("data/segments")
@@ -94,6 +94,12 @@ class Storage:
     #: Bound of segments, unfinished objects and a local store together; 0: the file system's.
     max_local_bytes: int = 0
     quarantine_max_bytes: int = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    #: 0: no book is asked for.
+    rest_check_secs: float = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +142,7 @@ class Settings:
     buffer: Buffer
     spool: Spool
     storage: Storage
+    quality: Quality
     #: By exchange name, for every registered exchange.
     exchanges: dict[str, ExchangeSettings]
     markets: tuple[MarketGroup, ...]
@@ -156,6 +163,7 @@ SECTIONS: dict[str, type] = {
     "buffer": Buffer,
     "spool": Spool,
     "storage": Storage,
+    "quality": Quality,
 }
 
 

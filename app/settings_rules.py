@@ -35,13 +35,14 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "storage.segment_secs": (5, 86_400),
     "storage.max_local_bytes": (0, 2**60),
     "storage.quarantine_max_bytes": (1024, 2**50),
+    "quality.rest_check_secs": (0, 86_400),
     "exchanges.connections": (1, 1000),
     "markets.data_timeout_secs": (0.1, 86_400),
 }
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "collector.log_level": ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
-    "storage.mode": ("local", "s3"),
+    "storage.mode": ("local", "s3", "both"),
 }
 
 #: Texts that become part of a path, an object key or a Redis key.

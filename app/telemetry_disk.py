@@ -55,3 +55,9 @@ def salvage_failed(segment: int, error: Exception) -> None:
     telemetry._seldom(
         "salvage.failed", str(segment), level="error", segment=segment, error=f"{type(error).__name__}: {error}"
     )
+
+
+def segment_unreadable(segment: int, error: Exception) -> None:
+    telemetry._seldom(
+        "segment.unreadable", str(segment), segment=segment, error=str(error), then="recording goes on without it"
+    )

@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +23,17 @@ from app.config import ExchangeSettings, Settings
 from app.errors import BufferFull, BufferUnavailable, CollectorError, OwnedElsewhere
 from app.exchanges import exchange_of
 from app.exchanges.base import Pace
+from app.model import ORDERBOOK, Market
 from app.pipeline.outbox import Allowance, Outbox
 from app.pipeline.plan import Stream, chosen
 from app.pipeline.replan import Replan
 from app.pipeline.room import Disk
 
 if TYPE_CHECKING:
+    from app.books.change import RestBook
     from app.objects.store import Store
     from app.pipeline.archive import Archive
+    from app.pipeline.certify import Certifier
     from app.pipeline.flush import Flush
     from app.pipeline.repair import Repairs
     from app.pipeline.stream import StreamRunner
@@ -68,6 +71,7 @@ class Wiring:
         self._step, self._interrupted = step, interrupted
         #: Whether the files that are written have to be looked at: at the start of a process, and when SQLite says so.
         self.segments_in_doubt = True
+        self.disk = Disk.of(settings, monotonic_s)
         #: One for all streams of the process; made here, because streams begin at the same moment on many threads.
         self.allowance = Allowance(settings.buffer.process_max_bytes)
         self._repairs: tuple[Mapping[str, ExchangeSettings], Repairs] | None = None
@@ -120,18 +124,7 @@ class Wiring:
     def ledger(self) -> Ledger:
         from app.store.ledger import Ledger
 
-        path, segments = self.settings.database.path, self.settings.storage.segments_path
-        if not path.exists() and any(segments.glob("*/*.db")):
-            raise CollectorError(f"{path} is gone, and {segments} holds segments of it: collector repair-ledger")
-        return Ledger(path)
-
-    @cached_property
-    def disk(self) -> Disk:
-        """The room on this disk."""
-        storage = self.settings.storage
-        kept = [] if storage.mode == "s3" else [storage.local_path]
-        waiting = [storage.segments_path, self.settings.archive.dir]
-        return Disk(storage.segments_path, waiting, kept, storage.max_local_bytes, monotonic_s)
+        return Ledger(self.settings.database.path, self.settings.storage.segments_path)
 
     @cached_property
     def stored(self) -> Stored:
@@ -163,25 +156,35 @@ class Wiring:
         )
 
     @cached_property
-    def store(self) -> Store:
-        settings = self.settings
-        if settings.storage.mode == "local":
+    def stores(self) -> tuple[Store, ...]:
+        """Where objects go: a segment is removed when each of these has proved that it has all of it."""
+        settings, aws = self.settings, self.settings.aws
+        stores: list[Store] = []
+        if settings.storage.mode in ("local", "both"):
             from app.objects.local import LocalStore
 
-            return LocalStore(settings.storage.local_path)
-        from app.objects.bucket import BucketStore
+            stores.append(LocalStore(settings.storage.local_path))
+        if settings.storage.mode in ("s3", "both"):
+            from app.objects.bucket import BucketStore
 
-        aws = settings.aws
-        if aws.bucket is None:
-            raise CollectorError("[storage] mode is s3, but [aws] bucket names none")
-        return BucketStore(
-            aws.bucket, aws.region, aws.endpoint_url, access_key=aws.access_key, secret_key=aws.secret_key
-        )
+            if aws.bucket is None:
+                raise CollectorError(f"[storage] mode is {settings.storage.mode}, but [aws] bucket names none")
+            bucket = BucketStore(
+                aws.bucket, aws.region, aws.endpoint_url, access_key=aws.access_key, secret_key=aws.secret_key,
+                monotonic_s=monotonic_s,
+            )  # fmt: skip
+            stores.append(bucket)
+        return tuple(stores)
 
-    def _interruptible_store(self) -> Store:
+    @property
+    def store(self) -> Store:
+        """The nearest of the stores, for whoever reads objects and needs them only once."""
+        return self.stores[0]
+
+    def _interruptible(self, store: Store) -> Store:
         from app.objects.interruptible import InterruptibleStore
 
-        return InterruptibleStore(self.store, self._interrupted)
+        return InterruptibleStore(store, self._interrupted)
 
     def lease(self, name: str, ttl_s: float, token: str | None = None) -> Lease:
         return Lease(self.redis, self.settings.redis.prefix, name, token or f"{whoami()}:{os.urandom(4).hex()}", ttl_s)
@@ -225,8 +228,32 @@ class Wiring:
             segment_secs=self.settings.storage.segment_secs,
             wall_us=wall_us,
             monotonic_s=monotonic_s,
-            late=LateTwins(self.ledger, self.settings.storage.segments_path, self._interruptible_store),
+            late=LateTwins(self.ledger, self.settings.storage.segments_path, lambda: self._interruptible(self.store)),
             step=self._step,
+        )
+
+    @cached_property
+    def certifier(self) -> Certifier:
+        """One for the process: it remembers the books and how far it has read."""
+        from app.pipeline.book_answers import ask
+        from app.pipeline.certify import Certifier
+
+        def questions() -> dict[Market, Callable[[], RestBook]]:
+            return {
+                Market(stream.exchange, symbol): partial(ask, stream, symbol, self.budget)
+                for stream in self.streams.values()
+                if ORDERBOOK in stream.subscription.feeds
+                for symbol in stream.subscription.symbols
+            }
+
+        return Certifier(
+            self.ledger,
+            self.settings.storage.segments_path,
+            self.buffer.push,
+            wall_us=wall_us,
+            monotonic_s=monotonic_s,
+            rest_check_s=self.settings.quality.rest_check_secs,
+            questions=questions,
         )
 
     def archive(self) -> Archive:
@@ -236,7 +263,7 @@ class Wiring:
             self.ledger,
             self.settings.storage.segments_path,
             self.settings.archive.dir,
-            self._interruptible_store(),
+            tuple(self._interruptible(store) for store in self.stores),
             server=self.settings.aws.home_server_name,
             cycle_deadline_s=self.settings.archive.deadline_secs,
             monotonic_s=monotonic_s,

@@ -12,10 +12,11 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import telemetry, telemetry_disk
+from app import telemetry_disk
 from app.clock import wall_us
 from app.errors import BufferUnavailable, CollectorError
 from app.objects import manifest, parquet
+from app.objects.store import Store
 from app.store.ledger import OPEN, SEALED, SEALING, VERIFIED, ObjectEntry, SegmentEntry
 from app.store.salvage import Salvaged, damage_of, finish, salvage
 from app.store.segment import SealedSegment
@@ -69,8 +70,9 @@ def _mend(wiring: Wiring, entry: SegmentEntry, suspected: bool) -> Salvaged | No
         return None  # nothing is wrong, or it is being removed at this moment
     telemetry_disk.segment_damaged(entry.number, str(path), fault or "texts that are none")
     now_us = wall_us()
-    objects = [o for o in wiring.ledger.objects(entry.number) if o.state == VERIFIED and o.store == wiring.store.name]
-    stored = {o[1:4]: _stored(wiring, o) for o in objects}
+    stores = {store.name: store for store in wiring.stores}
+    objects = [o for o in wiring.ledger.objects(entry.number) if o.state == VERIFIED and o.store in stores]
+    stored = {o[1:4]: _stored(stores[o.store], o) for o in objects}
     salvaged = salvage(
         path, entry.number, wiring.ledger.data_directory, entry.opened_us,
         None if entry.state == OPEN else entry.sealed_us or now_us,
@@ -89,17 +91,17 @@ def _mend(wiring: Wiring, entry: SegmentEntry, suspected: bool) -> Salvaged | No
 
 
 def _stored(
-    wiring: Wiring, entry: ObjectEntry
+    store: Store, entry: ObjectEntry
 ) -> tuple[list[dict[str, Any]], Callable[[], Iterable[Iterable[tuple[Any, ...]]]]]:
     """The ranges of a proved object, as rows of the table, and its rows."""
     assert entry.manifest_key is not None
-    with wiring.store.open(entry.manifest_key) as file:
+    with store.open(entry.manifest_key) as file:
         told = manifest.decode(file.read())
     market = {"exchange": entry.exchange, "symbol": entry.symbol, "feed": entry.data_type}
     ranges = [{**{name: getattr(r, name) for name in r.__struct_fields__}, **market} for r in told.ranges]
 
     def rows() -> Iterator[list[tuple[Any, ...]]]:
-        with wiring.store.open(entry.key) as file:
+        with store.open(entry.key) as file:
             for chunk in parquet.read(file):
                 yield [tuple(row) for row in chunk]
 
@@ -119,7 +121,7 @@ def _elsewhere(wiring: Wiring, damaged: SegmentEntry, epochs: set[str]) -> list[
         try:
             found = {name: segment.records(name) for name in ("epochs", "ranges", "losses")}
         except (SQLAlchemyError, OSError) as error:
-            telemetry.segment_unreadable(entry.number, error)
+            telemetry_disk.segment_unreadable(entry.number, error)
             continue
         told.append((entry.number > damaged.number, found))
     for _, records in told:

@@ -20,8 +20,10 @@ from app.store.ledger import OPEN, SEALED, SEALING
 from app.store.salvage import damage_of
 from app.wiring import LOCK_SECS, OWNER_SECS, Wiring
 
-#: A flush run ends after this even if the lists fill faster than it empties them, so that a turn-over is never missed.
+#: A flush run ends after this even if more waits than it can take in that time, so that a turn-over is never missed.
 FLUSH_DEADLINE_S = 20.0
+#: A run that judges books ends after this and goes on the next minute: the archive waits in the same queue.
+CERTIFY_DEADLINE_S = 20.0
 #: A run of repairs asks no more after this: the next one is due.
 REPAIR_DEADLINE_S = 8.0
 
@@ -102,7 +104,7 @@ def _flush(wiring: Wiring, stop: threading.Event, *, deadline_s: float | None, s
 
 
 def archive(wiring: Wiring, stop: threading.Event, *, final: bool = False) -> dict[str, object]:
-    """One archive cycle. Raises: OwnedElsewhere, StoreError when the store cannot be used at all, BufferUnavailable."""
+    """One archive cycle. Raises: OwnedElsewhere, StoreError when no store can be used at all, BufferUnavailable."""
     every_s = wiring.settings.collector.archive_interval_secs
     return watched(wiring, "archive", every_s, lambda: _archive(wiring, stop, final=final))
 
@@ -110,9 +112,9 @@ def archive(wiring: Wiring, stop: threading.Event, *, final: bool = False) -> di
 def _archive(wiring: Wiring, stop: threading.Event, *, final: bool) -> dict[str, object]:
     server = wiring.settings.aws.home_server_name or "(no server name)"
     every_s, deadline_s = wiring.settings.collector.archive_interval_secs, wiring.settings.archive.deadline_secs
-    wiring.claim_ownership(
-        f"store:{wiring.store.name}:{server}".replace(" ", "_"), wiring.owner, 2 * every_s + deadline_s
-    )
+    for store in wiring.stores:
+        what = f"store:{store.name}:{server}".replace(" ", "_")
+        wiring.claim_ownership(what, wiring.owner, 2 * every_s + len(wiring.stores) * deadline_s)
     with _alone(wiring, "archive") as ours:
         if ours is None:
             telemetry.archive_skipped("another cycle is going on")
@@ -130,6 +132,21 @@ def _archive(wiring: Wiring, stop: threading.Event, *, final: bool) -> dict[str,
         except Interrupted as error:
             telemetry.archive_skipped(str(error))
             return {"skipped": str(error)}
+
+
+def certify(
+    wiring: Wiring, stop: threading.Event, *, deadline_s: float = CERTIFY_DEADLINE_S, final: bool = False
+) -> dict[str, object]:
+    """One run of the certification of books; `final` puts verdicts that could still grow on record too.
+
+    Raises: BufferUnavailable, SQLAlchemy's errors for an unusable ledger.
+    """
+    with _alone(wiring, "books") as ours:
+        if ours is None:
+            return {"skipped": "another run is going on"}
+        wiring.replan()
+        run = wiring.certifier.run
+        return run(deadline_s=deadline_s, keep_going=lambda: ours() and not stop.is_set(), final=final).as_dict()
 
 
 def reckon(wiring: Wiring, stop: threading.Event, *, look_again_s: float = reckoning.LOOK_AGAIN_S) -> dict[str, object]:
@@ -174,7 +191,7 @@ def _rebuild(wiring: Wiring, *, dry_run: bool) -> RebuildReport:
         if flush is None or archive is None:
             raise CollectorError("a flush or archive is going on, or was killed less than 30 s ago: stop the processes")
         settings = wiring.settings
-        return rebuild(settings.database.path, settings.storage.segments_path, [wiring.store], dry_run=dry_run)
+        return rebuild(settings.database.path, settings.storage.segments_path, wiring.stores, dry_run=dry_run)
 
 
 def _mend_ledger(wiring: Wiring) -> None:

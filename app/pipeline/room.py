@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from app.config import Settings
+
 LOW, FULL = "low", "full"
 #: A file system is not low, and not full, while so many bytes of it are free: 10 % of a large one are plenty.
 PLENTY_BYTES = {LOW: 10 * 1024**3, FULL: 5 * 1024**3}
@@ -71,6 +73,14 @@ class Disk:
         self._now_s = monotonic_s
         self._kept_bytes = 0
         self._count_s = -COUNT_OBJECTS_S
+
+    @classmethod
+    def of(cls, settings: Settings, monotonic_s: Callable[[], float]) -> Disk:
+        """As the settings say."""
+        storage = settings.storage
+        kept = [] if storage.mode == "s3" else [storage.local_path]
+        waiting = [storage.segments_path, settings.archive.dir]
+        return cls(storage.segments_path, waiting, kept, storage.max_local_bytes, monotonic_s)
 
     def room(self) -> Room:
         """Measured now. Raises: OSError for a disk that cannot even be asked."""

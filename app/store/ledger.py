@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, and_, func, insert, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
+from app.errors import CollectorError
 from app.model import UNCLEAN_END
 from app.store.engine import bare, begin_wal, writable
 from app.store.known import KnownRanges
@@ -50,9 +51,11 @@ class ObjectEntry(NamedTuple):
 
 
 class Ledger:
-    """The ledger of one data directory. Made on first use."""
+    """The ledger of one data directory. Made on first use, unless there are segments without it: that is a lost one."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, segments: Path | None = None) -> None:
+        if segments is not None and not path.exists() and any(segments.glob("*/*.db")):
+            raise CollectorError(f"{path} is gone, and {segments} holds segments of it: collector repair-ledger")
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._engine = writable(path)
@@ -92,12 +95,17 @@ class Ledger:
             return connection.execute(update(segments).where(where).values(state=after, **values)).rowcount == 1
 
     def totals(self) -> tuple[dict[str, int], int, int]:
-        """Segments by state (each state named), verified objects, rows in these; counted by SQLite."""
+        """Segments by state (each state named), verified objects, rows in these; counted by SQLite.
+
+        What several stores hold counts once.
+        """
         with self._engine.connect() as connection:
             counted = connection.execute(select(segments.c.state, func.count()).group_by(segments.c.state))
             by_state = {**dict.fromkeys((OPEN, SEALING, SEALED, REMOVING, REMOVED), 0), **{s: n for s, n in counted}}
-            query = select(func.count(), func.coalesce(func.sum(objects.c.rows), 0)).where(objects.c.state == VERIFIED)
-            verified, rows = connection.execute(query).one()
+            one = (objects.c.segment, objects.c.exchange, objects.c.symbol, objects.c.data_type)
+            distinct = select(func.max(objects.c.rows).label("rows")).where(objects.c.state == VERIFIED).group_by(*one)
+            held = distinct.subquery()
+            verified, rows = connection.execute(select(func.count(), func.coalesce(func.sum(held.c.rows), 0))).one()
         return by_state, int(verified), int(rows)
 
     # objects
@@ -136,6 +144,12 @@ class Ledger:
         with self._engine.begin() as connection:
             connection.execute(upsert(conflicts).values(values).on_conflict_do_nothing())
 
+    def conflicts(self, store: str) -> dict[str, int]:
+        """Keys of `store` under which other bytes were found, each with the segment whose object went elsewhere."""
+        with self._engine.connect() as connection:
+            query = select(conflicts.c.key, conflicts.c.segment).where(conflicts.c.store == store)
+            return {key: number for key, number in connection.execute(query)}
+
     def backup(self) -> None:
         """A copy of all of it at `backup_path`, in place of the one before. Raises: DBAPIError, OSError."""
         target = backup_path(self.path)
@@ -169,10 +183,11 @@ class Ledger:
                     connection.execute(upsert(LEDGER_RECORDS[name]).on_conflict_do_nothing(), found)
             return True
 
-    def records(self, name: str) -> list[dict[str, object]]:
-        """Records of removed segments: epochs, ranges, gaps, losses, quarantine or replays."""
+    def records(self, name: str, **where: str) -> list[dict[str, object]]:
+        """Records of removed segments, of one of the record tables."""
         with self._engine.connect() as connection:
-            return [dict(row._mapping) for row in connection.execute(select(LEDGER_RECORDS[name]))]
+            query = select(LEDGER_RECORDS[name]).filter_by(**where)
+            return [dict(row._mapping) for row in connection.execute(query)]
 
     def asked_for(self, exchange: str, symbols: Collection[str], since_us: int) -> list[int]:
         """When events of these markets were asked for over REST and stored, from `since_us` on: in removed segments."""
