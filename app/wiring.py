@@ -69,9 +69,8 @@ class Wiring:
         self.file = file
         self._replan = Replan(settings, file, monotonic_s)
         self._step, self._interrupted = step, interrupted
-        #: Whether the files that are written have to be looked at: at the start of a process, and when SQLite says so.
-        self.segments_in_doubt = True
-        self.disk = Disk.of(settings, monotonic_s)
+        #: In doubt: the files that are written have to be looked at, when a process starts and when SQLite says so.
+        self.segments_in_doubt, self.disk = True, Disk.of(settings, monotonic_s)
         #: One for all streams of the process; made here, because streams begin at the same moment on many threads.
         self.allowance = Allowance(settings.buffer.process_max_bytes)
         self._repairs: tuple[Mapping[str, ExchangeSettings], Repairs] | None = None
