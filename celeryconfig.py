@@ -37,7 +37,8 @@ task_serializer = "json"
 result_accept_content = ["json"]
 
 include = (
-    "tasks.streams", "tasks.flush", "tasks.epochs", "tasks.archive", "tasks.gaps", "tasks.lifecycle", "tasks.stopping",
+    "tasks.streams", "tasks.flush", "tasks.epochs", "tasks.archive", "tasks.books", "tasks.gaps", "tasks.lifecycle",
+    "tasks.stopping",
 )  # fmt: skip
 task_default_queue = "default"
 task_queues = tuple(Queue(name, routing_key=name) for name in ("default", "streams", "flush", "gaps", "archive"))
@@ -51,6 +52,8 @@ task_routes = {
     # A queue of its own: it waits for venues, which the flush must not.
     "gaps.*": {"queue": "gaps"},
     "archive.*": {"queue": "archive"},
+    # Beside the archive, not the flush: it computes, and would share the flush's GIL.
+    "books.*": {"queue": "archive"},
 }
 
 # Stream tasks are endless: they need threads (a prefork child never hears the stop), one slot each, and no messages
@@ -83,6 +86,7 @@ beat_schedule = {
     "flush": _every("flush.run", settings.collector.batch_interval_secs),
     "reckon": _every("epochs.reckon", 30.0),
     "archive": _every("archive.run", settings.collector.archive_interval_secs),
+    "books": _every("books.certify", 60.0),
     "repair": _every("gaps.repair", 10.0),
     "housekeeping": _every("archive.housekeeping", 3600.0),
 }

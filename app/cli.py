@@ -19,6 +19,7 @@ _COMMANDS = {
     "db": "app.commands.db:db",
     "flush": "app.commands.stations:flush",
     "archive": "app.commands.stations:archive",
+    "certificate": "app.commands.certificate:certificate",
     "gaps": "app.commands.gaps:gaps",
     "repair": "app.commands.repair:repair",
     "verify": "app.commands.verify:verify",

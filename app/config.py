@@ -95,6 +95,12 @@ class Storage:
 
 
 @dataclass(frozen=True, slots=True)
+class Quality:
+    #: 0: no book is asked for.
+    rest_check_secs: float = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ExchangeSettings:
     ws_url: str
     rest_url: str
@@ -134,6 +140,7 @@ class Settings:
     buffer: Buffer
     spool: Spool
     storage: Storage
+    quality: Quality
     #: By exchange name, for every registered exchange.
     exchanges: dict[str, ExchangeSettings]
     markets: tuple[MarketGroup, ...]
@@ -154,6 +161,7 @@ SECTIONS: dict[str, type] = {
     "buffer": Buffer,
     "spool": Spool,
     "storage": Storage,
+    "quality": Quality,
 }
 
 

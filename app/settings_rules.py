@@ -34,6 +34,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "spool.max_bytes": (1024, 2**50),
     "storage.segment_secs": (5, 86_400),
     "storage.quarantine_max_bytes": (1024, 2**50),
+    "quality.rest_check_secs": (0, 86_400),
     "exchanges.connections": (1, 1000),
     "markets.data_timeout_secs": (0.1, 86_400),
 }

@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +23,16 @@ from app.config import ExchangeSettings, Settings
 from app.errors import BufferFull, BufferUnavailable, CollectorError, OwnedElsewhere
 from app.exchanges import exchange_of
 from app.exchanges.base import Pace
+from app.model import ORDERBOOK, Market
 from app.pipeline.outbox import Allowance, Outbox
 from app.pipeline.plan import Stream, chosen
 from app.pipeline.replan import Replan
 
 if TYPE_CHECKING:
+    from app.books.change import RestBook
     from app.objects.store import Store
     from app.pipeline.archive import Archive
+    from app.pipeline.certify import Certifier
     from app.pipeline.flush import Flush
     from app.pipeline.repair import Repairs
     from app.pipeline.stream import StreamRunner
@@ -213,6 +216,30 @@ class Wiring:
             monotonic_s=monotonic_s,
             late=LateTwins(self.ledger, self.settings.storage.segments_path, self._interruptible_store),
             step=self._step,
+        )
+
+    @cached_property
+    def certifier(self) -> Certifier:
+        """One for the process: it remembers the books and how far it has read."""
+        from app.pipeline.book_answers import ask
+        from app.pipeline.certify import Certifier
+
+        def questions() -> dict[Market, Callable[[], RestBook]]:
+            return {
+                Market(stream.exchange, symbol): partial(ask, stream, symbol, self.budget)
+                for stream in self.streams.values()
+                if ORDERBOOK in stream.subscription.feeds
+                for symbol in stream.subscription.symbols
+            }
+
+        return Certifier(
+            self.ledger,
+            self.settings.storage.segments_path,
+            self.buffer.push,
+            wall_us=wall_us,
+            monotonic_s=monotonic_s,
+            rest_check_s=self.settings.quality.rest_check_secs,
+            questions=questions,
         )
 
     def archive(self) -> Archive:

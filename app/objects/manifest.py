@@ -54,6 +54,9 @@ class GapRecord(msgspec.Struct, frozen=True, kw_only=True):
     before_us: int
     after_us: int
     cause: str
+    #: State and finds of its newest repair when this was written; None: none yet.
+    repair: str | None = None
+    found: int = 0
 
 
 class LossRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +95,21 @@ class CheckRecord(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
 
 
+class IdSpan(msgspec.Struct, frozen=True, kw_only=True):
+    """Trade ids of this object, where the venue's count one by one: all from first to last but the holes (from, to)."""
+
+    first: int
+    last: int
+    holes: tuple[tuple[int, int], ...] = ()
+
+
+class MinuteOffset(msgspec.Struct, frozen=True, kw_only=True):
+    """Smallest receive time minus exchange time of the rows received in the minute that began at `minute_us`."""
+
+    minute_us: int
+    offset_us: int
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """One object. Times are microseconds since the Unix epoch, None where there are none."""
 
@@ -121,6 +139,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     last_exchange_us: int | None = None
     #: Smallest receive time minus exchange time: the true offset of the clocks is at most this.
     clock_offset_us: int | None = None
+    #: The same for each minute with rows that have both: upper bounds, they hold the way of the frame too.
+    clock_offsets: tuple[MinuteOffset, ...] = ()
+    #: None where the venue's trade ids do not count, or too much is missing to be listed.
+    ids: IdSpan | None = None
+    #: Events that came again and are stored once, by the ranges.
+    duplicates: int = 0
     ranges: tuple[NumberRange, ...] = ()
     epochs: tuple[EpochSpan, ...] = ()
     gaps: tuple[GapRecord, ...] = ()
@@ -129,6 +153,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     checks: tuple[CheckRecord, ...] = ()
     #: Frames and rows of this market and data type kept in the quarantine of the segment.
     quarantined: int = 0
+    #: As `app.objects.completeness` says of the facts above, at sealing; findings that came later may say more.
+    completeness: float | None = None
+    completeness_reasons: tuple[str, ...] = ()
     collector_version: str
     #: The same rows give the same bytes only under the same one.
     pyarrow_version: str

@@ -45,6 +45,7 @@ CHUNK_ROWS = 2_000
 #: make a file 1 % smaller for half as much memory again; groups of 2,000 trades make a footer ten times as long.
 GROUP_BYTES = 4 * 1024 * 1024
 GROUP_ROWS = 100_000
+MINUTE_US = 60_000_000
 _PAGE_BYTES = 8 * 1024 * 1024
 
 
@@ -63,6 +64,8 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
     last_exchange_us: int | None
     #: Smallest timestamp_collector - timestamp_exchange.
     clock_offset_us: int | None
+    #: (minute, the same of the rows received in it), by minute, in microseconds.
+    clock_offsets: tuple[tuple[int, int], ...] = ()
 
 
 @cache
@@ -227,7 +230,7 @@ class _Tally:
         self._ids: tuple[str, str] | None = None
         self._collector: tuple[int, int] | None = None
         self._exchange: tuple[int, int] | None = None
-        self._offset_us: int | None = None
+        self._offsets: dict[int, int] = {}
 
     def counted(self, chunks: Iterable[Sequence[Row]]) -> Iterator[Row]:
         for chunk in chunks:
@@ -239,8 +242,10 @@ class _Tally:
             timed = [(row[1], row[2]) for row in chunk if row[2] is not None]
             if timed:
                 self._exchange = _widened(self._exchange, [exchange_us for _, exchange_us in timed])
-                offset_us = min(collector_us - exchange_us for collector_us, exchange_us in timed)
-                self._offset_us = offset_us if self._offset_us is None else min(self._offset_us, offset_us)
+                for collector_us, exchange_us in timed:
+                    minute, offset_us = collector_us // MINUTE_US, collector_us - exchange_us
+                    if offset_us < self._offsets.get(minute, offset_us + 1):
+                        self._offsets[minute] = offset_us
             yield from chunk
 
     def written(self, sha256: str, size_bytes: int) -> Written:
@@ -254,7 +259,8 @@ class _Tally:
             last_us=self._collector[1] if self._collector else None,
             first_exchange_us=self._exchange[0] if self._exchange else None,
             last_exchange_us=self._exchange[1] if self._exchange else None,
-            clock_offset_us=self._offset_us,
+            clock_offset_us=min(self._offsets.values(), default=None),
+            clock_offsets=tuple((minute * MINUTE_US, offset) for minute, offset in sorted(self._offsets.items())),
         )
 
 

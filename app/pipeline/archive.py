@@ -20,6 +20,7 @@ from app.objects.parquet import Written
 from app.objects.store import Store
 from app.pipeline.facts import Facts
 from app.pipeline.removal import Removal
+from app.pipeline.trade_ids import TradeIds
 from app.store.ledger import SEALED, VERIFIED, WRITTEN, Ledger, ObjectEntry, SegmentEntry
 from app.store.segment import Holding, SealedSegment
 
@@ -134,15 +135,16 @@ class Archive:
         exchange, symbol, data_type, rows = holding
         path = self._work_path(entry, holding)
         self._step("archive.before_write")
+        ids = TradeIds(exchange, data_type)
         written = parquet.write(
-            path, _while(keep_going, segment.rows(exchange, symbol, data_type), str(path)),
+            path, _while(keep_going, ids.counted(segment.rows(exchange, symbol, data_type)), str(path)),
             exchange=exchange, symbol=symbol, data_type=data_type,
             metadata={"segment": f"{self._ledger.data_directory}/{entry.number}"},
         )  # fmt: skip
         if written.rows != rows:
             raise CollectorError(f"{path}: {written.rows} rows written, the segment holds {rows}")
         self._step("archive.after_write")
-        facts = Facts.of(segment, holding)
+        facts = Facts.of(segment, holding, ids.span())
         earlier = self._stored_earlier(entry, holding)
         if earlier is not None and earlier.sha256 != written.sha256:
             # The same rows, written by another version of pyarrow before a stop: what is stored is ours and stays.

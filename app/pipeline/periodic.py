@@ -14,6 +14,8 @@ from app.wiring import LOCK_SECS, OWNER_SECS, Wiring
 
 #: A flush run ends after this even if the lists fill faster than it empties them, so that a turn-over is never missed.
 FLUSH_DEADLINE_S = 20.0
+#: A run that judges books ends after this and goes on the next minute: the archive waits in the same queue.
+CERTIFY_DEADLINE_S = 20.0
 #: A run of repairs asks no more after this: the next one is due.
 REPAIR_DEADLINE_S = 8.0
 
@@ -92,6 +94,21 @@ def archive(wiring: Wiring, stop: threading.Event, *, final: bool = False) -> di
         except Interrupted as error:
             telemetry.archive_skipped(str(error))
             return {"skipped": str(error)}
+
+
+def certify(
+    wiring: Wiring, stop: threading.Event, *, deadline_s: float = CERTIFY_DEADLINE_S, final: bool = False
+) -> dict[str, object]:
+    """One run of the certification of books; `final` puts verdicts that could still grow on record too.
+
+    Raises: BufferUnavailable, SQLAlchemy's errors for an unusable ledger.
+    """
+    with _alone(wiring, "books") as ours:
+        if ours is None:
+            return {"skipped": "another run is going on"}
+        wiring.replan()
+        run = wiring.certifier.run
+        return run(deadline_s=deadline_s, keep_going=lambda: ours() and not stop.is_set(), final=final).as_dict()
 
 
 def reckon(wiring: Wiring, stop: threading.Event, *, look_again_s: float = reckoning.LOOK_AGAIN_S) -> dict[str, object]:

@@ -154,10 +154,11 @@ class Ledger:
                     connection.execute(upsert(LEDGER_RECORDS[name]).on_conflict_do_nothing(), found)
             return True
 
-    def records(self, name: str) -> list[dict[str, object]]:
-        """Records of removed segments: epochs, ranges, gaps, losses, quarantine or replays."""
+    def records(self, name: str, **where: str) -> list[dict[str, object]]:
+        """Records of removed segments, of one of the record tables."""
         with self._engine.connect() as connection:
-            return [dict(row._mapping) for row in connection.execute(select(LEDGER_RECORDS[name]))]
+            query = select(LEDGER_RECORDS[name]).filter_by(**where)
+            return [dict(row._mapping) for row in connection.execute(query)]
 
     def asked_for(self, exchange: str, symbols: Collection[str], since_us: int) -> list[int]:
         """When events of these markets were asked for over REST and stored, from `since_us` on: in removed segments."""

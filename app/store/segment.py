@@ -152,6 +152,25 @@ class SealedSegment:
             if chunk:
                 yield chunk
 
+    def book_rows(self, after: int) -> list[tuple[int, str, str, ObjectRow]]:
+        """(id, exchange, symbol, row) of every market's order book rows past id `after`, in the order they were stored.
+
+        At most CHUNK_ROWS or CHUNK_BYTES (and a row). The segment may still be open: what is committed is seen.
+        """
+        query = (
+            "SELECT id, exchange, symbol, exchange_sequence_id, timestamp_collector, timestamp_exchange, data, epoch"
+            f" FROM orderbooks WHERE id > ? ORDER BY id LIMIT {CHUNK_ROWS}"
+        )
+        found: list[tuple[int, str, str, ObjectRow]] = []
+        size = 0
+        with self.engine.connect() as connection:
+            for row in connection.execution_options(yield_per=100).exec_driver_sql(query, (after,)):
+                found.append((row[0], row[1], row[2], tuple(row[3:])))
+                size += len(row.data)
+                if size >= CHUNK_BYTES:
+                    break
+        return found
+
     def records(self, name: str, **where: str) -> list[dict[str, object]]:
         """Rows of one of the record tables as dictionaries; without what the version of this file did not have."""
         with self.engine.connect() as connection:

@@ -129,6 +129,7 @@ def test_every_task_goes_to_the_queue_of_the_process_that_runs_it(app: Any) -> N
         "gaps.repair": "gaps",
         "archive.run": "archive",
         "archive.housekeeping": "archive",
+        "books.certify": "archive",
     }
     assert {queue.name: queue.routing_key for queue in app.conf.task_queues} == {
         name: name for name in ("default", "streams", "flush", "gaps", "archive")
@@ -139,6 +140,7 @@ def test_what_beat_sends_is_worthless_once_the_next_one_is_due(app: Any) -> None
     schedule = app.conf.beat_schedule
     assert {entry["task"] for entry in schedule.values()} == {
         "streams.supervise", "flush.run", "epochs.reckon", "gaps.repair", "archive.run", "archive.housekeeping",
+        "books.certify",
     }  # fmt: skip
     assert {name: entry["options"]["expires"] for name, entry in schedule.items()} == {
         name: entry["schedule"] for name, entry in schedule.items()

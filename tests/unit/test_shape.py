@@ -55,8 +55,8 @@ _SETTINGS = (
 )  # fmt: skip
 _PARTS = ("app.buffer", "app.store", "app.objects", "app.connection")
 _BELOW_PIPELINE = (
-    *_WORDS, *_SETTINGS, *_PARTS, "app.clock", "app.codec", "app.interruptible", "app.sequence", "app.exchanges",
-    "app.quality", "app.telemetry",
+    *_WORDS, *_SETTINGS, *_PARTS, "app.books", "app.clock", "app.codec", "app.interruptible", "app.sequence",
+    "app.exchanges", "app.quality", "app.telemetry",
 )  # fmt: skip
 
 #: Module -> what it may import of the application, beside what lies below its own name. The longest name counts.
@@ -69,6 +69,8 @@ TIERS: dict[str, tuple[str, ...]] = {
     "app.exchanges": _WORDS,
     "app.interruptible": ("app.errors",),
     "app.sequence": ("app.model", "app.exchanges"),
+    # It checks what the exchanges' decoders and app.sequence let pass, and so shares nothing with them.
+    "app.books": ("app.model",),
     # Judgements on what was read: they know neither where from nor when.
     "app.quality": ("app.model",),
     "app.telemetry": ("app.clock",),
@@ -96,9 +98,10 @@ TIERS: dict[str, tuple[str, ...]] = {
 
 #: They take time, randomness and the network's answers as arguments.
 PURE = (
-    "app.codec", "app.connection.backoff", "app.connection.feed", "app.connection.freshness", "app.connection.session",
-    "app.exchanges", "app.model", "app.pipeline.found", "app.pipeline.gaps", "app.pipeline.outbox", "app.pipeline.plan",
-    "app.pipeline.seams", "app.pipeline.share", "app.quality", "app.sequence",
+    "app.books", "app.codec", "app.connection.backoff", "app.connection.feed", "app.connection.freshness",
+    "app.connection.session", "app.exchanges", "app.model", "app.pipeline.found", "app.pipeline.gaps",
+    "app.pipeline.outbox", "app.pipeline.plan", "app.pipeline.seams", "app.pipeline.share", "app.quality",
+    "app.sequence",
 )  # fmt: skip
 IMPURE = {
     "asyncio", "os", "random", "requests", "secrets", "select", "selectors", "socket", "sqlite3", "ssl", "subprocess",
