@@ -167,8 +167,9 @@ class Connection:
         self.epoch = uuid.uuid4().hex
         self.opened, self._opened_s = True, ground.monotonic_s()
         before, self._before = self._before, None
-        overlaps = (before.epoch,) if before is not None and before.epoch and not before.finished.is_set() else ()
-        lane = ground.outbox.begin(Epoch(self.epoch, ground.wall_us(), overlaps))
+        after = before.epoch if before is not None else ""
+        overlaps = (after,) if before is not None and after and not before.finished.is_set() else ()
+        lane = ground.outbox.begin(Epoch(self.epoch, ground.wall_us(), overlaps, after))
         ground.progress.opened_count += 1
         telemetry.connection_opened(name, self.epoch, overlaps)
         session = Session(

@@ -23,6 +23,7 @@ _STEPS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE ranges ADD COLUMN first_us BIGINT",
         "ALTER TABLE ranges ADD COLUMN last_us BIGINT",
     ),
+    3: ("ALTER TABLE epochs ADD COLUMN after TEXT NOT NULL DEFAULT ''",),
 }
 
 

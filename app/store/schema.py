@@ -8,7 +8,7 @@ from app.model import ORDERBOOK, TRADE
 
 #: Written into every file. A file of an older version is migrated when it is written to (app/store/migrate.py), and read
 #: as it is where it is sealed; a newer one is refused with the command to run.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 segment = MetaData()
 ledger = MetaData()
@@ -69,6 +69,8 @@ def _records(metadata: MetaData) -> dict[str, Table]:
         Column("kind", Text, nullable=False, server_default="stream"),
         # JSON: [epoch, ...] that were going on when this one began
         Column("overlaps", Text, nullable=False, server_default="[]"),
+        # the epoch before, of the same stream and process
+        Column("after", Text, nullable=False, server_default=""),
         sqlite_with_rowid=False,
     )
     ranges = numbered(
