@@ -11,6 +11,8 @@ import click
 
 from app.clock import wall_us
 from app.commands.settings import wired
+from app.pipeline.lately import lately
+from app.wiring import Wiring
 
 #: States of a feed, and of a connection, that may need a person.
 BAD = {"stale", "halted", "rejected"}
@@ -18,12 +20,15 @@ BAD_CONNECTIONS = {"down", "failed", "refused", "rate_limited"}
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: feeds, streams, workers, totals.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/cli.md).")
 def status(as_json: bool) -> None:
     """Show every connection and feed: state, since when, age of the last data, and why; then the stream workers.
 
     The answer comes from what the stream workers published in Redis in the last seconds; a stream that nobody runs is
     shown as `down`. Workers share the streams equally: one that joins is given its part after some seconds.
+
+    Where the data directory is on this machine, also how many gaps of the last hour are open and how many losses were
+    declared for it: `collector gaps --since 1h` and `collector audit` say more.
 
     Exit code 1 when a connection is down, failed or refused, or a feed is stale, halted or rejected.
     """
@@ -50,12 +55,22 @@ def status(as_json: bool) -> None:
     bad = [row for row in rows if row["state"] in BAD or row["connection"] in BAD_CONNECTIONS]
     if as_json:
         told = {"feeds": rows, "streams": states, "workers": workers, "total": len(rows), "bad": len(bad)}
-        click.echo(json.dumps(told))
+        click.echo(json.dumps({**told, "last_hour": _lately(wiring)}))
     else:
         _table(rows)
         _workers(workers)
+        if (missing := _lately(wiring)) is not None:
+            click.echo(f"last hour: {missing['gaps_open']} gaps open, {missing['losses']} losses declared")
         click.echo(f"{len(rows)} feeds, {len(bad)} need a look")
     sys.exit(1 if bad else 0)
+
+
+def _lately(wiring: Wiring) -> dict[str, int] | None:
+    """None where the data directory is not on this machine, or cannot be read."""
+    if not wiring.settings.database.path.exists():
+        return None
+    found = lately(lambda: wiring.stored, wall_us())
+    return None if found is None else found._asdict()
 
 
 def _not_yet(stream: Any) -> list[dict[str, Any]]:

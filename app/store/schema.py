@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint
 
 from app.model import ORDERBOOK, TRADE
 
@@ -150,6 +150,10 @@ def _records(metadata: MetaData) -> dict[str, Table]:
         sqlite_with_rowid=False,
     )
     Table("meta", metadata, Column("key", Text, primary_key=True), Column("value", Text), sqlite_with_rowid=False)
+    # What is missing lately is found by its time.
+    Index("gaps_by_time", gaps.c.after_us)
+    Index("losses_by_time", losses.c.end_us)
+    Index("repairs_by_time", repairs.c.found_us)
     return {t.name: t for t in (epochs, ranges, losses, gaps, quarantine, repairs, checks, replays)}
 
 
