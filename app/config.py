@@ -86,7 +86,7 @@ class Spool:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    #: "local" or "s3"; s3 where the user names an [aws] bucket.
+    #: "local", "s3" or "both"; s3 where the user names an [aws] bucket.
     mode: str = "local"
     local_path: Path = Path("data/objects")
     segments_path: Path = Path("data/segments")

@@ -91,9 +91,10 @@ def _derive_paths(reading: Reading, given: dict[str, dict[str, Any]]) -> None:
 
 def _choose_storage(reading: Reading, given: dict[str, dict[str, Any]]) -> None:
     bucket = "bucket" in given["aws"] or "aws.bucket" in reading.faulty
-    if given["storage"].get("mode") == "s3" and not bucket:
+    mode = given["storage"].get("mode")
+    if mode in ("s3", "both") and not bucket:
         reading.fault(
-            "storage.mode", "storage.mode", "s3", "needs a bucket; give [aws] bucket, or set the mode to local"
+            "storage.mode", "storage.mode", mode, "needs a bucket; give [aws] bucket, or set the mode to local"
         )
     elif bucket and "mode" not in given["storage"]:
         given["storage"]["mode"] = "s3"

@@ -41,7 +41,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "collector.log_level": ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
-    "storage.mode": ("local", "s3"),
+    "storage.mode": ("local", "s3", "both"),
 }
 
 #: Texts that become part of a path, an object key or a Redis key.

@@ -19,7 +19,7 @@ from app.clock import monotonic_s, wall_us
 from app.errors import BufferUnavailable, CollectorError
 from app.wiring import Wiring
 
-#: Supervision runs every 5 s; without a sign of it for so long, beat or the worker is not running.
+#: Supervision runs every 3 s; without a sign of it for so long, beat or the worker is not running.
 BEAT_AGE_S = 30
 
 

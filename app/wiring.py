@@ -152,25 +152,35 @@ class Wiring:
         )
 
     @cached_property
-    def store(self) -> Store:
-        settings = self.settings
-        if settings.storage.mode == "local":
+    def stores(self) -> tuple[Store, ...]:
+        """Where objects go: a segment is removed when each of these has proved that it has all of it."""
+        settings, aws = self.settings, self.settings.aws
+        stores: list[Store] = []
+        if settings.storage.mode in ("local", "both"):
             from app.objects.local import LocalStore
 
-            return LocalStore(settings.storage.local_path)
-        from app.objects.bucket import BucketStore
+            stores.append(LocalStore(settings.storage.local_path))
+        if settings.storage.mode in ("s3", "both"):
+            from app.objects.bucket import BucketStore
 
-        aws = settings.aws
-        if aws.bucket is None:
-            raise CollectorError("[storage] mode is s3, but [aws] bucket names none")
-        return BucketStore(
-            aws.bucket, aws.region, aws.endpoint_url, access_key=aws.access_key, secret_key=aws.secret_key
-        )
+            if aws.bucket is None:
+                raise CollectorError(f"[storage] mode is {settings.storage.mode}, but [aws] bucket names none")
+            bucket = BucketStore(
+                aws.bucket, aws.region, aws.endpoint_url, access_key=aws.access_key, secret_key=aws.secret_key,
+                monotonic_s=monotonic_s,
+            )  # fmt: skip
+            stores.append(bucket)
+        return tuple(stores)
 
-    def _interruptible_store(self) -> Store:
+    @property
+    def store(self) -> Store:
+        """The nearest of the stores, for whoever reads objects and needs them only once."""
+        return self.stores[0]
+
+    def _interruptible(self, store: Store) -> Store:
         from app.objects.interruptible import InterruptibleStore
 
-        return InterruptibleStore(self.store, self._interrupted)
+        return InterruptibleStore(store, self._interrupted)
 
     def lease(self, name: str, ttl_s: float, token: str | None = None) -> Lease:
         return Lease(self.redis, self.settings.redis.prefix, name, token or f"{whoami()}:{os.urandom(4).hex()}", ttl_s)
@@ -214,7 +224,7 @@ class Wiring:
             segment_secs=self.settings.storage.segment_secs,
             wall_us=wall_us,
             monotonic_s=monotonic_s,
-            late=LateTwins(self.ledger, self.settings.storage.segments_path, self._interruptible_store),
+            late=LateTwins(self.ledger, self.settings.storage.segments_path, lambda: self._interruptible(self.store)),
             step=self._step,
         )
 
@@ -249,7 +259,7 @@ class Wiring:
             self.ledger,
             self.settings.storage.segments_path,
             self.settings.archive.dir,
-            self._interruptible_store(),
+            tuple(self._interruptible(store) for store in self.stores),
             server=self.settings.aws.home_server_name,
             cycle_deadline_s=self.settings.archive.deadline_secs,
             monotonic_s=monotonic_s,

@@ -148,13 +148,13 @@ def _disk(path: Path) -> Iterator[Finding]:
 def _store(settings: Settings) -> Iterator[Finding]:
     from app.wiring import Wiring
 
-    store = Wiring(settings).store
-    store.prepare()
-    can = store.capabilities()
-    if not can.refuses_wrong_sha256:
-        yield "note", f"{store.name} does not check sha256 itself: every object is read back to prove it"
-    if not can.refuses_overwrite:
-        yield "warning", f"{store.name} ignores If-None-Match: make sure that only one collector writes this prefix"
+    for store in Wiring(settings).stores:
+        store.prepare()
+        can = store.capabilities()
+        if not can.refuses_wrong_sha256:
+            yield "note", f"{store.name} does not check sha256 itself: every object is read back to prove it"
+        if not can.refuses_overwrite:
+            yield "warning", f"{store.name} ignores If-None-Match: make sure that only one collector writes this prefix"
 
 
 def _streams(settings: Settings) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from threading import Lock
@@ -17,9 +17,10 @@ from typing import Any, BinaryIO, cast
 
 from app.errors import KeyTaken, StoreError, StoreRefused, StoreUnavailable, VerifyFailed
 from app.objects import s3_errors
-from app.objects.disk import PIECE_BYTES, sha256_of
+from app.objects.disk import sha256_of
 from app.objects.endpoint import checked_endpoint, is_loopback
 from app.objects.layout import checked_key, is_key
+from app.objects.pace import Pace, PacedFile, TooSlow
 from app.objects.probe import PROBE_KEY, Answer, probe
 from app.objects.s3_errors import Refusal
 from app.objects.store import Capabilities, Proof
@@ -28,12 +29,16 @@ from app.objects.store import Capabilities, Proof
 MAX_OBJECT_BYTES = 5 * 1024**3
 #: How often a put is tried that meets another writer of the same key (409).
 CONFLICT_ATTEMPTS = 3
+#: How much of a body is waited for at once; between two pieces it is seen whether it goes too slowly.
+PIECE_BYTES = 16 * 1024
 
 Answered = dict[str, Any] | Refusal
 
 
 class BucketStore:
     """Objects in `bucket`. Without keys, boto3's own sources answer: environment, profile, role.
+
+    A transfer that crawls is given up by `monotonic_s` (`pace`); without a clock none is.
 
     Raises: SettingsError for an endpoint that `endpoint.checked_endpoint` does not allow.
     """
@@ -49,12 +54,14 @@ class BucketStore:
         connect_timeout_s: float = 10,
         read_timeout_s: float = 60,
         attempts: int = 5,
+        monotonic_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.name = f"s3:{bucket}"
         self.bucket, self.region = bucket, region
         self._endpoint_url = checked_endpoint(endpoint_url) if endpoint_url else None
         self._access_key, self._secret_key = access_key, secret_key
         self._connect_timeout_s, self._read_timeout_s, self._attempts = connect_timeout_s, read_timeout_s, attempts
+        self._now_s = monotonic_s
         self._lock = Lock()
         self._client: Any = None
         self._capabilities: Capabilities | None = None
@@ -101,8 +108,8 @@ class BucketStore:
                 raise VerifyFailed(self.name, key, f"{path} has sha256 {found}, not {sha256}; write it anew")
             if self._is_taken(key):
                 return self._adopt(key, sha256, size_bytes)
-            attempts = 0
-            while isinstance(answer := self._send(key, file, sha256), Refusal):
+            attempts, body = 0, PacedFile(file, Pace(self._now_s))
+            while isinstance(answer := self._send(key, body, sha256), Refusal):
                 attempts += 1
                 if answer.status == 412:
                     return self._adopt(key, sha256, size_bytes)
@@ -159,7 +166,7 @@ class BucketStore:
             return False
         raise self._failure(key, head)
 
-    def _send(self, key: str, file: BinaryIO, sha256: str) -> Answered:
+    def _send(self, key: str, file: PacedFile, sha256: str) -> Answered:
         if self._sends_if_none_match:
             file.seek(0)
             answer = self._put_object(key, file, sha256, if_none_match=True)
@@ -169,7 +176,7 @@ class BucketStore:
         file.seek(0)
         return self._put_object(key, file, sha256, if_none_match=False)
 
-    def _put_object(self, key: str, body: BinaryIO | bytes, sha256: str, if_none_match: bool) -> Answered:
+    def _put_object(self, key: str, body: PacedFile | bytes, sha256: str, if_none_match: bool) -> Answered:
         condition = {"IfNoneMatch": "*"} if if_none_match else {}
         checksum = base64.b64encode(bytes.fromhex(sha256)).decode()
         return self._ask(key, "put_object", Key=key, Body=body, ChecksumSHA256=checksum, **condition)
@@ -222,8 +229,11 @@ class BucketStore:
         return answer
 
     def _pieces(self, key: str, answer: dict[str, Any]) -> Iterator[bytes]:
+        pace = Pace(self._now_s)
         with self._faults(key), closing(answer["Body"]) as body:
-            yield from body.iter_chunks(PIECE_BYTES)
+            for piece in body.iter_chunks(PIECE_BYTES):
+                pace.moved(len(piece))
+                yield piece
 
     def _ask(self, key: str, operation: str, **arguments: Any) -> Answered:
         """The store's answer, or its refusal. Raises: as `_faults`, where it gave neither."""
@@ -238,7 +248,8 @@ class BucketStore:
 
     def _failure(self, key: str, refusal: Refusal) -> StoreError:
         if refusal.code in s3_errors.CREDENTIALS:
-            self._client = None
+            # What a probe was refused for want of them was not the store's doing.
+            self._client = self._capabilities = None
         kind = StoreUnavailable if refusal.is_worth_a_retry else StoreRefused
         return kind(self.name, key, self._redacted(str(refusal)))
 
@@ -251,6 +262,8 @@ class BucketStore:
             yield
         except boto.FlexibleChecksumError as error:
             raise VerifyFailed(self.name, key, "the bytes read back do not have the store's own checksum") from error
+        except TooSlow as error:
+            raise StoreUnavailable(self.name, key, str(error)) from error
         except boto.BotoCoreError as error:
             detail = self._redacted(s3_errors.line(f"{type(error).__name__}: {error}")[:300])
             refused = (

@@ -4,7 +4,8 @@ is resumed where it stopped, and a second run finds nothing to do. Removal is in
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -13,7 +14,16 @@ import msgspec
 from sqlalchemy.exc import DBAPIError
 
 from app import telemetry
-from app.errors import CollectorError, Interrupted, KeyTaken, RemovalRefused, StoreError, VerifyFailed
+from app.errors import (
+    CollectorError,
+    Interrupted,
+    KeyTaken,
+    RemovalRefused,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+    VerifyFailed,
+)
 from app.objects import layout, manifest, parquet
 from app.objects.manifest import Manifest
 from app.objects.parquet import Written
@@ -27,6 +37,13 @@ from app.store.segment import Holding, SealedSegment
 T = TypeVar("T")
 #: Other bytes under so many names in a row mean that something is wrong with the prefix, not with one object.
 MAX_SUFFIX = 20
+#: What an error means to whoever looks at `object.failed`: its stage. Every other error is of `write`.
+STAGES: dict[type[Exception], str] = {
+    StoreUnavailable: "unavailable",
+    StoreRefused: "refused",
+    VerifyFailed: "verify",
+    KeyTaken: "conflict",
+}
 
 
 @dataclass
@@ -44,69 +61,50 @@ class ArchiveReport:
 
 
 class Archive:
-    """One store, one data directory. Only ever reads segments; only `Removal` deletes, and only what is proved."""
+    """One data directory and its stores. Only ever reads segments; only `Removal` deletes, and only what all proved."""
 
     def __init__(
         self,
         ledger: Ledger,
         segments_root: Path,
         work_directory: Path,
-        store: Store,
+        stores: Sequence[Store],
         *,
         server: str | None,
         cycle_deadline_s: float,
         monotonic_s: Callable[[], float],
         step: Callable[[str], None] = lambda name: None,
     ) -> None:
-        self._ledger, self._root, self._work, self._store = ledger, segments_root, work_directory, store
+        self._ledger, self._root, self._work, self._stores = ledger, segments_root, work_directory, stores
         self._server = server
         self._cycle_deadline_s = cycle_deadline_s
         self._now_s = monotonic_s
         self._step = step
-        self._removal = Removal(ledger, segments_root, store, step=step)
+        self._removal = Removal(ledger, segments_root, stores, step=step)
 
     def run(self, *, final: bool = False, keep_going: Callable[[], bool] = lambda: True) -> ArchiveReport:
-        """Archive every sealed segment, then remove what is proved and no longer needed.
+        """Archive every sealed segment in each store, then remove what all of them proved and is no longer needed.
 
         `final` also removes the newest sealed segment, which is otherwise kept so that its successor can find twins.
-        One market's failure never stops another's. Ends early between two objects after the cycle's deadline, and at the
-        next step or chunk of rows when `keep_going` says no (the lock was lost, the process stops).
-        Raises: StoreError when the store cannot be used at all; Interrupted while that is not known yet.
+        One market's failure never stops another's, nor one store's another store's. A store ends early between two
+        objects after the cycle's deadline, and at the next step or chunk of rows when `keep_going` says no (the lock was
+        lost, the process stops).
+        Raises: StoreError when no store can be used at all; Interrupted while that is not known yet.
         """
-        started_s = self._now_s()
         report = ArchiveReport()
-        self._store.prepare()
-        for entry in self._ledger.segments(SEALED):
-            segment = SealedSegment(self._root / entry.path)
-            done = {
-                o[1:4]
-                for o in self._ledger.objects(entry.number)
-                if o.state == VERIFIED and o.store == self._store.name
-            }
+        self._sweep()
+        unusable: list[StoreError] = []
+        for store in self._stores:
             try:
-                holdings = segment.holdings()
-            except DBAPIError as error:  # a damaged file: it stays, and keeps no other one from the archive
-                report.failed[f"segment {entry.number}"] = str(error)
-                telemetry.object_failed("archive", f"segment {entry.number}", error)
-                continue
-            for holding in holdings:
-                if holding[:3] in done:
-                    self._clear(self._work_path(entry, holding))  # the run that verified it may have been killed then
-                    continue
-                if self._now_s() - started_s > self._cycle_deadline_s or not keep_going():
-                    report.timed_out = True
-                    break
-                try:
-                    self._object(entry, segment, holding, keep_going)
-                    report.objects += 1
-                    report.rows += holding.rows
-                except Interrupted:
-                    report.timed_out = True
-                    break
-                except (CollectorError, DBAPIError, OSError, ValueError) as error:
-                    subject = f"segment {entry.number} {'/'.join(holding[:3])}"
-                    report.failed[subject] = str(error)
-                    telemetry.object_failed("archive", subject, error)
+                store.prepare()
+            except StoreError as error:
+                unusable.append(error)
+                report.failed[store.name] = str(error)
+                telemetry.object_failed(_stage(error), store.name, error)
+            else:
+                self._fill(store, report, keep_going)
+        if len(unusable) == len(self._stores):
+            raise unusable[0]
         if report.timed_out:
             telemetry.object_failed("timeout", "cycle", TimeoutError("its time is over, or this worker stops"))
         try:
@@ -114,7 +112,8 @@ class Archive:
         except OSError as error:
             report.failed["removal"] = str(error)
             telemetry.object_failed("removal", "unfinished", error)
-        for entry in self._removal.candidates(final=final):
+        # Without one of its stores nothing can be proved; what is not yet removed waits for it.
+        for entry in self._removal.candidates(final=final) if not unusable else ():
             if not keep_going():
                 break
             try:
@@ -128,10 +127,57 @@ class Archive:
                 telemetry.removal_refused(entry.number, str(error))
         return report
 
+    def _fill(self, store: Store, report: ArchiveReport, keep_going: Callable[[], bool]) -> None:
+        """Put into `store` what it lacks, until the cycle's time is over."""
+        started_s = self._now_s()
+        over = False
+        for entry, segment, holding in self._due(store, report):
+            if over or self._now_s() - started_s > self._cycle_deadline_s or not keep_going():
+                over = report.timed_out = True
+                continue
+            try:
+                self._object(store, entry, segment, holding, keep_going)
+                report.objects += 1
+                report.rows += holding.rows
+            except Interrupted:
+                over = report.timed_out = True
+            except (CollectorError, DBAPIError, OSError, ValueError) as error:
+                subject = f"segment {entry.number} {'/'.join(holding[:3])}"
+                # Two stores may fail at one object, each in its own way.
+                report.failed[subject] = "; ".join(filter(None, (report.failed.get(subject), str(error))))
+                telemetry.object_failed(_stage(error), subject, error)
+
+    def _due(self, store: Store, report: ArchiveReport) -> Iterator[tuple[SegmentEntry, SealedSegment, Holding]]:
+        """What `store` lacks, oldest first; after it, what was begun before: one that hangs keeps no other one waiting."""
+        begun = []
+        for entry in self._ledger.segments(SEALED):
+            segment = SealedSegment(self._root / entry.path)
+            states = {o[1:4]: o.state for o in self._ledger.objects(entry.number) if o.store == store.name}
+            try:
+                holdings = segment.holdings()
+            except DBAPIError as error:  # a damaged file: it stays, and keeps no other one from the archive
+                report.failed[f"segment {entry.number}"] = str(error)
+                telemetry.object_failed("write", f"segment {entry.number}", error)
+                continue
+            for holding in holdings:
+                state = states.get(holding[:3])
+                if state == VERIFIED:
+                    self._clear(self._work_path(entry, holding))  # the run that verified it may have been killed then
+                elif state == WRITTEN:
+                    begun.append((entry, segment, holding))
+                else:
+                    yield entry, segment, holding
+        yield from begun
+
     def _object(
-        self, entry: SegmentEntry, segment: SealedSegment, holding: Holding, keep_going: Callable[[], bool]
+        self,
+        store: Store,
+        entry: SegmentEntry,
+        segment: SealedSegment,
+        holding: Holding,
+        keep_going: Callable[[], bool],
     ) -> None:
-        """One market and data type of one segment, from rows to a verified object with its manifest."""
+        """One market and data type of one segment, from rows to a verified object with its manifest in `store`."""
         exchange, symbol, data_type, rows = holding
         path = self._work_path(entry, holding)
         self._step("archive.before_write")
@@ -145,20 +191,21 @@ class Archive:
             raise CollectorError(f"{path}: {written.rows} rows written, the segment holds {rows}")
         self._step("archive.after_write")
         facts = Facts.of(segment, holding, ids.span())
-        earlier = self._stored_earlier(entry, holding)
+        earlier = self._stored_earlier(store, entry, holding)
         if earlier is not None and earlier.sha256 != written.sha256:
             # The same rows, written by another version of pyarrow before a stop: what is stored is ours and stays.
             written = msgspec.structs.replace(written, sha256=earlier.sha256, size_bytes=earlier.size_bytes)
-            if self._finish(entry, holding, earlier.key, written, facts, path, put=False):
+            if self._finish(store, entry, holding, earlier.key, written, facts, path, put=False):
                 return
         for suffix in range(MAX_SUFFIX + 1):
             key = layout.object_key(exchange, symbol, data_type, entry.opened_us, self._server, suffix)
-            if self._finish(entry, holding, key, written, facts, path):
+            if self._finish(store, entry, holding, key, written, facts, path):
                 return
-        raise KeyTaken(self._store.name, key, f"and {MAX_SUFFIX} more names: is another collector writing this prefix?")
+        raise KeyTaken(store.name, key, f"and {MAX_SUFFIX} more names: is another collector writing this prefix?")
 
     def _finish(
         self,
+        store: Store,
         entry: SegmentEntry,
         holding: Holding,
         key: str,
@@ -170,7 +217,7 @@ class Archive:
     ) -> bool:
         """From a written file to a verified object under `key`; False when other bytes stand there, which is recorded."""
         recorded = ObjectEntry(
-            entry.number, *holding[:3], self._store.name, key, holding.rows, written.size_bytes, written.sha256,
+            entry.number, *holding[:3], store.name, key, holding.rows, written.size_bytes, written.sha256,
             WRITTEN, None, None,
         )  # fmt: skip
         self._ledger.write_object(recorded)
@@ -178,20 +225,21 @@ class Archive:
         self._step("archive.after_ledger_written")
         try:
             if put:
-                self._store.put(key, path, written.sha256)
+                store.put(key, path, written.sha256)
                 self._step("archive.after_put")
-            proof = self._store.prove(key, written.sha256, written.size_bytes)
+            proof = store.prove(key, written.sha256, written.size_bytes)
             self._step("archive.after_prove")
-            self._put_manifest(facts.manifest(key, entry, self._ledger.data_directory, self._server, written), path)
+            described = facts.manifest(key, entry, self._ledger.data_directory, self._server, written)
+            self._put_manifest(store, described, path)
             self._step("archive.after_manifest")
         except KeyTaken as error:
-            self._ledger.record_conflict(self._store.name, key, entry.number, error.detail)
-            telemetry.object_failed("conflict", key, error)
+            self._ledger.record_conflict(store.name, error.key, entry.number, error.detail)
+            telemetry.object_failed("conflict", error.key, error)
             return False
         changed = self._ledger.verify_object(recorded, proof.how, layout.manifest_key(key))
         if not changed and not self._verified_by_another(recorded):
             raise CollectorError(f"{key}: another archive run changed its record meanwhile; the next cycle looks again")
-        telemetry.object_verified(key, self._store.name, proof.how)
+        telemetry.object_verified(key, store.name, proof.how)
         self._step("archive.after_verified")
         self._clear(path)
         return True
@@ -202,12 +250,12 @@ class Archive:
             entry[:9] == recorded[:9] and entry.state == VERIFIED for entry in self._ledger.objects(recorded.segment)
         )
 
-    def _stored_earlier(self, entry: SegmentEntry, holding: Holding) -> ObjectEntry | None:
+    def _stored_earlier(self, store: Store, entry: SegmentEntry, holding: Holding) -> ObjectEntry | None:
         """The object that a run before this one had put, if it is in the store with the bytes that the ledger names."""
         for earlier in self._ledger.objects(entry.number):
-            if earlier[1:4] == holding[:3] and earlier.store == self._store.name and earlier.rows == holding.rows:
+            if earlier[1:4] == holding[:3] and earlier.store == store.name and earlier.rows == holding.rows:
                 try:
-                    self._store.prove(earlier.key, earlier.sha256, earlier.size_bytes)
+                    store.prove(earlier.key, earlier.sha256, earlier.size_bytes)
                     return earlier
                 except VerifyFailed:
                     return None
@@ -225,19 +273,29 @@ class Archive:
             except OSError:
                 return
 
-    def _put_manifest(self, description: Manifest, beside: Path) -> None:
+    def _sweep(self) -> None:
+        """Remove what a run that another one overtook, or that was killed, had written of segments that are gone."""
+        sealed = {str(entry.number) for entry in self._ledger.segments(SEALED)}
+        for directory in self._work.iterdir() if self._work.is_dir() else ():
+            if directory.name not in sealed:
+                shutil.rmtree(directory, ignore_errors=True)
+
+    def _put_manifest(self, store: Store, description: Manifest, beside: Path) -> None:
         """Store the manifest. One of the same object, written by an earlier run or version, is as good."""
         text = manifest.encode(description)
         path = beside.with_suffix(".json")
         path.write_bytes(text)
         key = layout.manifest_key(description.key)
         try:
-            self._store.put(key, path, hashlib.sha256(text).hexdigest())
-            self._store.prove(key, hashlib.sha256(text).hexdigest(), len(text))
-        except KeyTaken:
-            with self._store.open(key) as file:
-                held = manifest.decode(file.read())
-            if (held.key, held.sha256, held.ranges) != (description.key, description.sha256, description.ranges):
+            store.put(key, path, hashlib.sha256(text).hexdigest())
+            store.prove(key, hashlib.sha256(text).hexdigest(), len(text))
+        except KeyTaken as error:
+            with store.open(key) as file:
+                try:
+                    held = manifest.decode(file.read())
+                except ValueError as fault:  # damaged on its way, or by another hand: it describes nothing
+                    raise error from fault
+            if _told(held) != _told(description):
                 raise
         finally:
             path.unlink(missing_ok=True)
@@ -249,3 +307,12 @@ def _while(keep_going: Callable[[], bool], chunks: Iterator[T], what: str) -> It
         if not keep_going():
             raise Interrupted(what)
         yield chunk
+
+
+def _told(description: Manifest) -> tuple[object, ...]:
+    """What a removal asks of a manifest."""
+    return description.key, description.sha256, description.rows, description.ranges
+
+
+def _stage(error: Exception) -> str:
+    return next((stage for kind, stage in STAGES.items() if isinstance(error, kind)), "write")

@@ -190,7 +190,7 @@ def _manifests(
         result.rows += told.rows
         if entry.segment in gone:
             listed.setdefault(key, Counter()).update(ranges)
-    if any(entry.store != wiring.store.name for entry in wiring.ledger.objects()):
+    if {entry.store for entry in wiring.ledger.objects()} - {store.name for store in wiring.stores}:
         result.not_visible.append("objects in stores that the settings no longer name")
         return
     for key, ranges in _ranges(read.ledger.ranges).items():

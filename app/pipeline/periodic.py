@@ -12,7 +12,7 @@ from app.errors import BufferFull, BufferUnavailable, Interrupted
 from app.pipeline import reckoning
 from app.wiring import LOCK_SECS, OWNER_SECS, Wiring
 
-#: A flush run ends after this even if the lists fill faster than it empties them, so that a turn-over is never missed.
+#: A flush run ends after this even if more waits than it can take in that time, so that a turn-over is never missed.
 FLUSH_DEADLINE_S = 20.0
 #: A run that judges books ends after this and goes on the next minute: the archive waits in the same queue.
 CERTIFY_DEADLINE_S = 20.0
@@ -77,12 +77,12 @@ def flush(
 
 
 def archive(wiring: Wiring, stop: threading.Event, *, final: bool = False) -> dict[str, object]:
-    """One archive cycle. Raises: OwnedElsewhere, StoreError when the store cannot be used at all, BufferUnavailable."""
+    """One archive cycle. Raises: OwnedElsewhere, StoreError when no store can be used at all, BufferUnavailable."""
     server = wiring.settings.aws.home_server_name or "(no server name)"
     every_s, deadline_s = wiring.settings.collector.archive_interval_secs, wiring.settings.archive.deadline_secs
-    wiring.claim_ownership(
-        f"store:{wiring.store.name}:{server}".replace(" ", "_"), wiring.owner, 2 * every_s + deadline_s
-    )
+    for store in wiring.stores:
+        what = f"store:{store.name}:{server}".replace(" ", "_")
+        wiring.claim_ownership(what, wiring.owner, 2 * every_s + len(wiring.stores) * deadline_s)
     with _alone(wiring, "archive") as ours:
         if ours is None:
             telemetry.archive_skipped("another cycle is going on")

@@ -1,8 +1,8 @@
-"""The only code that deletes data: a sealed segment, after everything in it is proved to be in the store."""
+"""The only code that deletes data: a sealed segment, after everything in it is proved to be in every store."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from app import telemetry
@@ -20,8 +20,10 @@ CHUNK_RECORDS = 100
 class Removal:
     """Removes segments of one data directory, one behind: the newest sealed one is where twins are looked up."""
 
-    def __init__(self, ledger: Ledger, segments_root: Path, store: Store, *, step: Callable[[str], None]) -> None:
-        self._ledger, self._root, self._store = ledger, segments_root, store
+    def __init__(
+        self, ledger: Ledger, segments_root: Path, stores: Sequence[Store], *, step: Callable[[str], None]
+    ) -> None:
+        self._ledger, self._root, self._stores = ledger, segments_root, stores
         self._step = step
 
     def finish(self) -> None:
@@ -51,35 +53,37 @@ class Removal:
             telemetry.segment_removed(entry.number, entry.rows or 0)
 
     def _prove(self, entry: SegmentEntry, segment: SealedSegment) -> int:
-        """Rows of the segment, all of them proved to be stored. Raises: RemovalRefused."""
+        """Rows of the segment, all of them proved to be in every store. Raises: RemovalRefused."""
         held = {holding[:3]: holding.rows for holding in segment.holdings()}
-        stored = {
-            entry_[1:4]: entry_
-            for entry_ in self._ledger.objects(entry.number)
-            if entry_.state == VERIFIED and entry_.store == self._store.name
-        }
-        missing = held.keys() - stored.keys()
-        if missing:
-            raise RemovalRefused(entry.number, f"no verified object of {sorted('/'.join(key) for key in missing)}")
-        extra = stored.keys() - held.keys()
-        if extra:
-            raise RemovalRefused(entry.number, f"objects of markets it does not hold: {sorted(extra)}")
         ranges: dict[tuple[object, ...], set[tuple[object, ...]]] = {}
         for row in segment.records("ranges"):
             key = row["exchange"], row["symbol"], row["feed"]
             ranges.setdefault(key, set()).add((row["epoch"], row["first"], row["last"], row["stored"]))
-        for key, rows in held.items():
-            self._check_manifest(entry.number, stored[key], rows, ranges.get(key, set()))
+        for store in self._stores:
+            stored = {
+                entry_[1:4]: entry_
+                for entry_ in self._ledger.objects(entry.number)
+                if entry_.state == VERIFIED and entry_.store == store.name
+            }
+            if missing := held.keys() - stored.keys():
+                markets = sorted("/".join(key) for key in missing)
+                raise RemovalRefused(entry.number, f"no verified object of {markets} in store {store.name}")
+            if extra := stored.keys() - held.keys():
+                raise RemovalRefused(entry.number, f"objects of markets it does not hold: {sorted(extra)}")
+            for key, rows in held.items():
+                self._check_manifest(store, entry.number, stored[key], rows, ranges.get(key, set()))
         if sum(r[3] for found in ranges.values() for r in found) != sum(held.values()):  # type: ignore[misc]
             raise RemovalRefused(entry.number, "its ranges say another number of stored events than it has rows")
         return sum(held.values())
 
-    def _check_manifest(self, number: int, entry: ObjectEntry, rows: int, ranges: set[tuple[object, ...]]) -> None:
+    def _check_manifest(
+        self, store: Store, number: int, entry: ObjectEntry, rows: int, ranges: set[tuple[object, ...]]
+    ) -> None:
         if entry.rows != rows:
             raise RemovalRefused(number, f"{entry.key} has {entry.rows} rows, the segment {rows}")
         if entry.manifest_key is None:
             raise RemovalRefused(number, f"{entry.key} has no manifest")
-        with self._store.open(entry.manifest_key) as file:
+        with store.open(entry.manifest_key) as file:
             held = manifest.decode(file.read())
         if held.sha256 != entry.sha256 or held.rows != rows:
             raise RemovalRefused(number, f"the manifest of {entry.key} describes other bytes")

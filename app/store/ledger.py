@@ -91,12 +91,17 @@ class Ledger:
             return connection.execute(update(segments).where(where).values(state=after, **values)).rowcount == 1
 
     def totals(self) -> tuple[dict[str, int], int, int]:
-        """Segments by state (each state named), verified objects, rows in these; counted by SQLite."""
+        """Segments by state (each state named), verified objects, rows in these; counted by SQLite.
+
+        What several stores hold counts once.
+        """
         with self._engine.connect() as connection:
             counted = connection.execute(select(segments.c.state, func.count()).group_by(segments.c.state))
             by_state = {**dict.fromkeys((OPEN, SEALING, SEALED, REMOVING, REMOVED), 0), **{s: n for s, n in counted}}
-            query = select(func.count(), func.coalesce(func.sum(objects.c.rows), 0)).where(objects.c.state == VERIFIED)
-            verified, rows = connection.execute(query).one()
+            one = (objects.c.segment, objects.c.exchange, objects.c.symbol, objects.c.data_type)
+            distinct = select(func.max(objects.c.rows).label("rows")).where(objects.c.state == VERIFIED).group_by(*one)
+            held = distinct.subquery()
+            verified, rows = connection.execute(select(func.count(), func.coalesce(func.sum(held.c.rows), 0))).one()
         return by_state, int(verified), int(rows)
 
     # objects
@@ -134,6 +139,12 @@ class Ledger:
         values = {"store": store, "key": key, "segment": segment, "detail": detail}
         with self._engine.begin() as connection:
             connection.execute(upsert(conflicts).values(values).on_conflict_do_nothing())
+
+    def conflicts(self, store: str) -> dict[str, int]:
+        """Keys of `store` under which other bytes were found, each with the segment whose object went elsewhere."""
+        with self._engine.connect() as connection:
+            query = select(conflicts.c.key, conflicts.c.segment).where(conflicts.c.store == store)
+            return {key: number for key, number in connection.execute(query)}
 
     # records of removed segments
 

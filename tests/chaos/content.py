@@ -18,7 +18,21 @@ import msgspec
 
 from app.buffer.events import EventBuffer
 from app.codec import BatchCodec
-from app.model import ORDERBOOK, TRADE, UNDECODED, Batch, EpochEnd, Event, Gap, Loss, Quarantined, Range, runs
+from app.model import (
+    ORDERBOOK,
+    TRADE,
+    UNDECODED,
+    Batch,
+    Check,
+    EpochEnd,
+    Event,
+    Gap,
+    Loss,
+    Quarantined,
+    Range,
+    Repair,
+    runs,
+)  # fmt: skip
 from app.objects import parquet
 from app.pipeline.audit import audit
 from app.quality.balance import Difference
@@ -37,6 +51,7 @@ NumberRange = tuple[str, str, str, int, int]
 Numbered = tuple[str, str, str]
 COLUMNS = "exchange, symbol, exchange_sequence_id, timestamp_collector, timestamp_exchange, data, epoch"
 TABLES = {ORDERBOOK: "orderbooks", TRADE: "trades"}
+RECORDS = ("ranges", "gaps", "losses", "repairs", "checks", "quarantine", "epochs", "replays")
 #: SQLite has no integer as large as this: the row is refused by its value.
 TOO_LARGE = 2**63
 
@@ -62,6 +77,9 @@ class Facts:
     gaps: Counter[tuple[Any, ...]] = field(default_factory=Counter)
     #: (epoch, symbol, feed, first, last, count, cause)
     losses: Counter[tuple[Any, ...]] = field(default_factory=Counter)
+    #: What was found out later: repairs by (epoch, symbol, feed, number, state, found, by epoch), checks by
+    #: (exchange, symbol, feed, kind, start, end, verdict).
+    findings: Counter[tuple[Any, ...]] = field(default_factory=Counter)
     #: (epoch, symbol, feed, number, frame)
     quarantine: Counter[tuple[Any, ...]] = field(default_factory=Counter)
     #: epoch -> (stream, exchange, ended, reason, last numbers)
@@ -125,6 +143,19 @@ class Connection:
             times,
         )  # fmt: skip
 
+    def find(self, *found: Repair | Check, times: int = 1) -> None:
+        """One batch that brings no events, only what was found out; pushed so many times."""
+        self._batches += 1
+        repairs = tuple(unit for unit in found if isinstance(unit, Repair))
+        checks = tuple(unit for unit in found if isinstance(unit, Check))
+        self._content.add(
+            Batch(
+                self.stream, self.exchange, self.epoch, self._batches, self.opened_us,
+                kind="finding", repairs=repairs, checks=checks,
+            ),
+            times,
+        )  # fmt: skip
+
 
 class Content:
     """What was pushed, and what is expected of it."""
@@ -160,6 +191,12 @@ class Content:
         for loss in batch.losses:
             key = batch.epoch, loss.symbol, loss.feed, loss.first, loss.last, loss.count, loss.cause
             expected.losses[key] += 1
+        for repair in batch.repairs:
+            named = repair.epoch, repair.symbol, repair.feed, repair.number
+            expected.findings[*named, repair.state, repair.found, batch.epoch] += 1
+        for check in batch.checks:
+            named = batch.exchange, check.symbol, check.feed, check.kind
+            expected.findings[*named, check.start_us, check.end_us, check.verdict] += 1
         if batch.end is not None:
             last = [[r.symbol, r.feed, r.last] for r in batch.end.last_numbers]
             expected.epochs[batch.epoch] = (
@@ -218,7 +255,8 @@ def _garbage_epoch(element: bytes) -> str:
 
 
 def first_hour(content: Content) -> None:
-    """Two streams; duplicates, a conflict, a gap, a loss, refused rows, garbage, a batch pushed twice, an epoch's end."""
+    """Two streams; duplicates, a conflict, a gap, a loss, refused rows, garbage, a batch pushed twice, an epoch's end,
+    and what was found out about them."""
     a = content.connection("binance-0-orderbook.trade", 1, T0_US)
     a.push()
     a.push(a.trade("btcusdt", 1), a.book("btcusdt", "1-3"), a.trade("ethusdt", 1), a.trade("btcusdt", 2))
@@ -234,6 +272,9 @@ def first_hour(content: Content) -> None:
     c = content.connection("coinbase-0-orderbook.trade", 3, T0_US)
     c.push(c.trade("BTC-USD", 71), c.book("BTC-USD", f"{c.epoch}-1"))
     c.push(c.book("BTC-USD", f"{c.epoch}-2"), c.trade("BTC-USD", 72), c.trade("BTC-USD", 71))
+    f = content.connection("coinbase-0-orderbook.trade", 6, T0_US + 2_000_000)
+    gap_of = Repair("BTC-USD", TRADE, c.epoch, 2, T0_US + 2_000_001, "partly", 1, "the venue keeps no more")
+    f.find(gap_of, Check("BTC-USD", ORDERBOOK, "book", T0_US, T0_US + 9, "proved", T0_US + 2_000_002), times=2)
 
 
 def second_hour(content: Content) -> None:
@@ -266,7 +307,7 @@ class Held(Facts):
         )
 
     def facts(self) -> Facts:
-        return Facts(self.rows, self.fates, self.gaps, self.losses, self.quarantine, self.epochs)
+        return Facts(self.rows, self.fates, self.gaps, self.losses, self.findings, self.quarantine, self.epochs)
 
 
 def held(rig: Rig) -> Held:
@@ -291,8 +332,7 @@ def held(rig: Rig) -> Held:
             for table in ("orderbooks", "trades"):
                 for row in connection.execute(f"SELECT {COLUMNS} FROM {table}"):
                     found.rows[(table, *row)] += 1
-            names = ("ranges", "gaps", "losses", "quarantine", "epochs", "replays")
-            _gather(found, {name: list(map(dict, connection.execute(f"SELECT * FROM {name}"))) for name in names})
+            _gather(found, {name: list(map(dict, connection.execute(f"SELECT * FROM {name}"))) for name in RECORDS})
         finally:
             connection.close()
     removed = _removed(ledger, ledger.segments("removing", "removed"))
@@ -328,8 +368,7 @@ def _archived(found: Held, rig: Rig, segment: int) -> None:
 
 
 def _removed(ledger: Ledger, entries: list[SegmentEntry]) -> dict[str, list[dict[str, object]]]:
-    names = ("ranges", "gaps", "losses", "quarantine", "epochs", "replays")
-    return {name: ledger.records(name) for name in names} if entries else {}
+    return {name: ledger.records(name) for name in RECORDS} if entries else {}
 
 
 def _gather(found: Held, records: dict[str, list[dict[str, Any]]]) -> None:
@@ -348,6 +387,12 @@ def _gather(found: Held, records: dict[str, list[dict[str, Any]]]) -> None:
         found.gaps[key] += 1
     for x in records["losses"]:
         found.losses[x["epoch"], x["symbol"], x["feed"], x["first"], x["last"], x["count"], x["cause"]] += 1
+    for p in records["repairs"]:
+        named = p["epoch"], p["symbol"], p["feed"], p["number"], p["state"], p["found"], p["by_epoch"]
+        found.findings[named] += 1
+    for k in records["checks"]:
+        named = k["exchange"], k["symbol"], k["feed"], k["kind"], k["start_us"], k["end_us"], k["verdict"]
+        found.findings[named] += 1
     for q in records["quarantine"]:
         found.quarantine[q["epoch"], q["symbol"], q["feed"], q["number"], q["frame"]] += 1
     for e in records["epochs"]:

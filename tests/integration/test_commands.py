@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -260,6 +261,39 @@ def test_verify_names_each_object_that_is_not_what_it_was(archive: Rig) -> None:
         assert len([line for line in lines if line.startswith(f"{key}: ")]) == 1
     assert lines[-1] == "0 of 2 objects verified, 0 rows, 4 faults"
     assert narrowed.stdout.splitlines()[-1] == "0 of 1 objects verified, 0 rows, 1 faults"
+
+
+def test_verify_reads_the_markets_and_hours_that_are_asked_for(archive: Rig) -> None:
+    (start_ms,) = {int(path.stem) for path in archive.settings.storage.local_path.rglob("*.parquet")}
+    hour = datetime.fromtimestamp(start_ms / 1000, UTC)
+    this, next_ = (f"{at:%Y-%m-%dT%H}" for at in (hour, hour + timedelta(hours=1)))
+
+    def objects(*arguments: str) -> int:
+        done = call(archive, "verify", "--json", *arguments)
+        report = json.loads(done.stdout)
+        assert (done.returncode, report["stores"], report["faults"]) == (0, ["local"], [])
+        assert report["verified"] == report["objects"] == report["rows"]
+        return int(report["objects"])
+
+    assert objects("--since", this, "--until", next_) == 3
+    assert objects("--since", next_) == objects("--until", this) == 0
+    assert objects("--market", "binance/aausdt", "--market", "binance/ccusdt") == 2
+    assert objects("--market", "binance/aausdt", "--since", this) == 1
+    assert objects("binance/b", "--market", "binance/aausdt") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--since", "yesterday"], "is no time"),
+        (["--since", "2026-03-02", "--until", "2026-03-01T10"], "is not before --until"),
+        (["--market", "btcusdt"], "is not EXCHANGE/SYMBOL"),
+    ],
+)
+def test_verify_says_what_is_wrong_with_what_it_was_asked(archive: Rig, arguments: list[str], said: str) -> None:
+    done = call(archive, "verify", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
 
 
 # db, status

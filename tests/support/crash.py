@@ -405,6 +405,15 @@ def _flush_until_told(settings: Path, step: Callable[[str], None], options: dict
             return done
 
 
+def _drain(settings: Path, step: Callable[[str], None], options: dict[str, Any]) -> Any:
+    """Deliver what is in the spools; whether nothing is left."""
+    from app.config import load
+    from app.pipeline.supervise import drain_spools
+    from app.wiring import Wiring
+
+    return drain_spools(Wiring(load(settings, {}).settings, step=step))
+
+
 def _archive(settings: Path, step: Callable[[str], None], options: dict[str, Any]) -> Any:
     """`final`; `truncate_step_bytes`; `cycles`: so many, one after the other."""
     from app.config import load
@@ -461,6 +470,7 @@ _STATIONS: dict[str, Callable[[Path, Callable[[str], None], dict[str, Any]], Any
     "flush": _flush,
     "flush_until_told": _flush_until_told,
     "archive": _archive,
+    "drain": _drain,
     "collect": _collect,
     "supervise": _supervise,
     "repair": _repair,

@@ -85,8 +85,12 @@ feeds = ["trade"]
             'storage.mode = "s3" (settings.toml:2) needs a bucket; give [aws] bucket, or set the mode to local',
         ),
         (
+            '[storage]\nmode = "both"',
+            'storage.mode = "both" (settings.toml:2) needs a bucket; give [aws] bucket, or set the mode to local',
+        ),
+        (
             '[storage]\nmode = "tape"',
-            'storage.mode = "tape" (settings.toml:2) is not one of local, s3; choose one of them',
+            'storage.mode = "tape" (settings.toml:2) is not one of local, s3, both; choose one of them',
         ),
         (
             '[spool]\ndir = "data/archive"',

@@ -113,6 +113,19 @@ def test_a_policy_that_closes_the_probes_key_leaves_the_store_read_back(server: 
     assert store.prove(KEY, SHA256, len(BODY)) == READ_BACK
 
 
+def test_a_probe_that_was_refused_with_everything_else_is_made_again_with_new_credentials(
+    server: StrictS3, file: Path
+) -> None:
+    """Where the policy allows no listing, a HEAD never says that a key is free: only what was seen of the store can."""
+    server.faults.append(Fault("HEAD", 403, "AccessDenied", times=9))
+    server.faults.append(Fault("PUT", 403, "AccessDenied", key=PROBE_KEY, times=2))
+    store = a_store(server)
+    with pytest.raises(StoreRefused, match="403"):
+        store.put(KEY, file, SHA256)
+    assert store.put(KEY, file, SHA256) is True
+    assert store.capabilities() == Capabilities(True, True)
+
+
 def test_a_probe_without_an_answer_is_tried_again_next_time(server: StrictS3) -> None:
     server.faults.append(Fault("PUT", 503, "SlowDown", key=PROBE_KEY))
     store = a_store(server)

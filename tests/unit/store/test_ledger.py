@@ -321,3 +321,21 @@ def test_a_loss_of_known_extent_takes_the_place_of_one_of_unknown(
         removed(ledger, {"losses": [loss]})
     (held,) = ledger.records("losses")
     assert (held["first"], held["last"], held["count"], held["cause"]) == (6, 9, 4, "buffer_lost")
+
+
+def test_conflicts_are_listed_by_store_with_the_segment_whose_object_went_elsewhere(ledger: Ledger) -> None:
+    ledger.record_conflict("local", "okx/a.parquet", 1, "other bytes")
+    ledger.record_conflict("s3:b", "okx/a.parquet", 2, "other bytes")
+    ledger.record_conflict("s3:b", "okx/b.parquet", 3, "other bytes")
+    assert ledger.conflicts("s3:b") == {"okx/a.parquet": 2, "okx/b.parquet": 3}
+    assert ledger.conflicts("s3:c") == {}
+
+
+def test_an_object_in_two_stores_counts_once(ledger: Ledger) -> None:
+    for store in ("local", "s3:b"):
+        for symbol in ("BTC-USDT", "ETH-USDT"):
+            entry = an_object(store=store, symbol=symbol)
+            ledger.write_object(entry)
+            if (store, symbol) != ("s3:b", "ETH-USDT"):
+                ledger.verify_object(entry, "read back", "m.json")
+    assert ledger.totals()[1:] == (2, 2 * an_object().rows)
