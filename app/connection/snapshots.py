@@ -7,8 +7,6 @@ older is asked for again; one that is ahead waits for the changes to reach it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from app.connection.actions import Fetch
 from app.exchanges.base import Decoded, Exchange, Subscription
 from app.model import ORDERBOOK
@@ -52,11 +50,6 @@ class Snapshots:
     def __contains__(self, symbol: str) -> bool:
         """Whether snapshots of this book are asked for."""
         return symbol in self._symbols
-
-    @property
-    def missing(self) -> Mapping[str, object]:
-        """Books that have no snapshot yet, by symbol."""
-        return self._due
 
     def seen(self, event: Decoded, verdict: Verdict, now_s: float) -> list[tuple[Decoded, int]]:
         """A change of a book came. Returns the answer that it reaches, and when that came."""

@@ -234,6 +234,7 @@ def test_losses_are_declared_for_the_feeds_of_the_plan_of_which_nothing_came(wir
     assert audit(wiring, deep=True).totals()["unknown_losses"] == 2
 
 
+@pytest.mark.row("R2")
 def test_a_connection_that_redis_forgot_whole_is_declared_lost(own_redis: RedisProcess, tmp_path: Path) -> None:
     """From its first batch to its last: only the connection after it, of the same process, names it."""
 

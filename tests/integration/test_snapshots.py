@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 
 import httpx
+import pytest
 
 from app.books.agreement import differences
 from app.books.binance import VENUE
@@ -59,6 +60,7 @@ def asked(server: ExchangeProcess, symbol: str) -> tuple[str, RestBook]:
     return body.decode(), VENUE.rest(body)
 
 
+@pytest.mark.row("X9")
 def test_a_book_is_rebuilt_from_the_archive_alone_over_a_hole(rig: Rig, exchange_server: Servers) -> None:
     server = exchange_server(rate=50)
     wiring = diff(rig, server)
