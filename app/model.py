@@ -18,6 +18,8 @@ TRADE = "trade"
 UNDECODED = "?"
 #: Reason of the end of an epoch that did not say it itself: it was found out, and a real end takes its place.
 UNCLEAN_END = "unclean_end"
+#: Cause of a loss: pushed, and it never came out of Redis or the spool.
+BUFFER_LOST = "buffer_lost"
 
 #: What a user writes in `feeds`, and the data type under which it is stored.
 FEEDS = {"orderbook": ORDERBOOK, "trades": TRADE}
@@ -164,6 +166,8 @@ class Batch(msgspec.Struct, array_like=True, frozen=True):
     kind: str = "stream"
     repairs: tuple[Repair, ...] = ()
     checks: tuple[Check, ...] = ()
+    #: The connection before this one of the same stream, if it was of the same process: who is named here, was there.
+    after: str = ""
 
 
 def runs(numbers: Iterable[tuple[str, str, int]]) -> Iterator[Range]:

@@ -70,6 +70,10 @@ def rotation_begun(stream: str, reason: str, detail: str) -> None:
     )
 
 
+def book_unasked(stream: str, symbol: str, words: str) -> None:
+    _seldom("snapshot.failed", stream, stream=stream, symbol=symbol, words=words, then="it is asked for again")
+
+
 def subscription_rejected(stream: str, symbol: str, feed: str, words: str) -> None:
     log.warning("subscription.rejected", stream=stream, symbol=symbol, feed=feed, words=words)
 

@@ -281,6 +281,7 @@ class Wiring:
         """The parts of one stream. `spool` must be locked, `lease` held; `crowded` is called when its list grows long."""
         from app.pipeline.connection import Venue
         from app.pipeline.sender import Sender
+        from app.pipeline.snapshot import ask
         from app.pipeline.stream import StreamRunner
         from app.pipeline.symbols import unlisted
 
@@ -323,6 +324,7 @@ class Wiring:
                 venue=Venue(
                     lambda: self._admit(stream.exchange, exchange.limits.connects),
                     lambda seconds: self._stay_away(stream.exchange, seconds),
+                    lambda stream, symbol: ask(stream, symbol, self.budget),
                 ),
                 signer=signer,
             )

@@ -1,7 +1,7 @@
 """Binance: partial depth is whole each time; changes (`depth`) follow when `U == u before + 1`, and bring no snapshot.
 
 A REST answer stored as a row of its own (`{"lastUpdateId":...}` without a stream) is the snapshot that changes need: those
-with `u <= lastUpdateId` are older, the first kept one has `U <= lastUpdateId + 1 <= u`.
+with `u <= lastUpdateId` are older, the first kept one has `U <= lastUpdateId + 1 <= u`, and both may be stored before it.
 Source: binance-spot-api-docs, "How to manage a local order book correctly" (2026-07).
 """
 
@@ -63,4 +63,4 @@ def rest(body: bytes) -> RestBook:
     return RestBook(book.lastUpdateId, book.bids, book.asks)
 
 
-VENUE = Venue(read, lambda symbol: f"/api/v3/depth?symbol={symbol.upper()}&limit=1000", rest)
+VENUE = Venue(read, lambda symbol: f"/api/v3/depth?symbol={symbol.upper()}&limit=1000", rest, asks=True)

@@ -62,6 +62,8 @@ class Venue(NamedTuple):
     rest: Callable[[bytes], RestBook]
     #: Two states may bear one number: a difference at equal numbers then proves nothing.
     ambiguous: bool = False
+    #: Snapshots are asked for over REST: changes that they do not include may have come before them.
+    asks: bool = False
 
 
 def decode(decoder: msgspec.json.Decoder[T], text: str | bytes) -> T:

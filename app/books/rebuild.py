@@ -20,6 +20,8 @@ from app.books.venues import VENUES
 OVERLAP_US = 60 * 1_000_000
 #: Of two connections that are open together one is not behind the other for longer. After it a lower number is no older one.
 LAG_US = 5 * 1_000_000
+#: Changes that a series without a book keeps, for a snapshot that is still being asked for.
+HELD = 2_000
 #: Changes that a series looks back over, to know the snapshot of a slower connection again.
 REMEMBERED = 2_000
 
@@ -68,7 +70,7 @@ class Seam(NamedTuple):
 class _Series:
     """Changes that follow one another, and the book they make; `book` None: no snapshot yet."""
 
-    __slots__ = ("asked", "at_us", "book", "dense", "epoch", "last", "number", "passed", "start")
+    __slots__ = ("asked", "at_us", "book", "dense", "epoch", "held", "last", "number", "passed", "start")
 
     def __init__(self, epoch: str, change: Change, at_us: int, book: Book | None) -> None:
         self.epoch, self.at_us, self.book = epoch, at_us, book
@@ -78,11 +80,23 @@ class _Series:
         self.start = change.last if change.whole else change.follows
         #: Numbers it stood at before the last one.
         self.passed: deque[int | None] = deque(maxlen=REMEMBERED)
+        #: While there is no book, the latest changes: what each follows, and its text.
+        self.held: deque[tuple[int, str]] = deque(maxlen=HELD)
 
     def takes(self, change: Change) -> bool:
         if self.last is None or change.follows is None or change.last is None:
             return False
         return change.follows <= self.last < change.last if self.asked else change.follows == self.last
+
+    def hold(self, change: Change, data: str) -> None:
+        """Keep a change for a snapshot that comes after it."""
+        if self.book is None and change.follows is not None:
+            self.held.append((change.follows, data))
+
+    def leads_through(self, number: int) -> bool:
+        """Whether the book of this number, and what changed since, would be the book now."""
+        first = self.start if self.book is not None else self.held[0][0] if self.held else self.last
+        return first is not None and self.last is not None and first <= number <= self.last
 
     def add(self, change: Change, at_us: int) -> None:
         if self.book is not None:
@@ -95,7 +109,7 @@ class Rebuild:
     """The book of one market. `apply` every row of its order book feed, in stored order."""
 
     def __init__(self, exchange: str, symbol: str) -> None:
-        self._read = VENUES[exchange].read
+        self._read, self._asks = VENUES[exchange].read, VENUES[exchange].asks
         self._name, self._symbol = f"{exchange}/{symbol}", symbol
         self._series: list[_Series] = []
         self._current: _Series | None = None
@@ -158,10 +172,8 @@ class Rebuild:
             if self._behind(change, row):
                 return Applied(Verdict.OLDER, Continuity.UNKNOWABLE, before_us)
             applied = Applied(Verdict.SNAPSHOT, Continuity.UNKNOWABLE, before_us)
-        elif change.asked:  # it was asked for: no part of what the venue sends by itself
-            self._series.append(series)
-            self._current = series
-            return Applied(Verdict.SNAPSHOT, Continuity.UNKNOWABLE, us)
+        elif change.asked:
+            return self._asked_for(change, row, series, last)
         elif not self._series:
             applied = Applied(Verdict.SNAPSHOT, Continuity.START, us)
         elif any(s.last == last or (s.dense and s.last == last - 1) for s in self._series):
@@ -177,6 +189,28 @@ class Rebuild:
         self._series = [s for s in self._series if s.epoch != row.epoch] + [series]
         self._current = series
         return applied
+
+    def _asked_for(self, change: Change, row: Row, asked: _Series, number: int) -> Applied:
+        """A snapshot that was asked for is no part of what the venue sends by itself: changes may be ahead of it."""
+        us = row.timestamp_collector
+        through = [s for s in self._series if s.leads_through(number)]
+        if with_book := [s for s in through if s.book is not None]:
+            return Applied(Verdict.OLDER, Continuity.PROVED, with_book[-1].at_us)
+        if through:
+            series = through[-1]
+            book = Book(change.bids, change.asks)
+            for later in (self._read(data, self._symbol) for _, data in series.held):
+                if later.last is not None and later.last > number:
+                    book.change(later.bids, later.asks)
+            series.book, self._current = book, series
+            series.held.clear()
+            return Applied(Verdict.SNAPSHOT, Continuity.PROVED, series.at_us)
+        if any(s.epoch == row.epoch and s.last is not None and number < s.last for s in self._series):
+            words = "older than the changes that could be applied to it"
+            return Applied(Verdict.REFUSED, Continuity.UNKNOWABLE, us, words)
+        self._series.append(asked)
+        self._current = asked
+        return Applied(Verdict.SNAPSHOT, Continuity.UNKNOWABLE, us)
 
     def _behind(self, change: Change, row: Row) -> bool:
         """Whether the other connection has brought a later book already than this whole one."""
@@ -203,6 +237,8 @@ class Rebuild:
         before_us = max(s.at_us for s in takers)
         for series in takers:
             series.add(change, us)
+            if self._asks:
+                series.hold(change, row.data)
         if own not in takers:  # the series of the other connection goes on with this one's changes
             self._series = [s for s in self._series if s is not own]
             if self._seam is not None and self._seam[0] is own:
@@ -234,6 +270,8 @@ class Rebuild:
             if s.last is not None and last <= s.last and (s.asked or other):
                 return Applied(Verdict.OLDER, Continuity.UNKNOWABLE, us)
         series = _Series(row.epoch, change, us, None)
+        if self._asks:
+            series.hold(change, row.data)
         before_us = max((s.at_us for s in self._series), default=us)
         if not self._series:
             continuity, words = Continuity.START, "no snapshot to begin with"

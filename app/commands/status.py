@@ -11,6 +11,8 @@ import click
 
 from app.clock import wall_us
 from app.commands.settings import wired
+from app.pipeline.lately import lately
+from app.wiring import Wiring
 
 #: States of a feed, and of a connection, that may need a person.
 BAD = {"stale", "halted", "rejected"}
@@ -18,9 +20,7 @@ BAD_CONNECTIONS = {"down", "failed", "refused", "rate_limited"}
 
 
 @click.command()
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object: feeds, streams, workers, troubles, totals."
-)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/cli.md).")
 def status(as_json: bool) -> None:
     """Show every connection and feed: state, since when, age of the last data, and why; then the stream workers.
 
@@ -28,7 +28,9 @@ def status(as_json: bool) -> None:
     shown as `down`. Workers share the streams equally: one that joins is given its part after some seconds.
 
     What keeps flush, archive or a spool from its work (a disk that is full, read-only or broken, a store that refuses) is
-    named below; a disk that is 80 % full is a warning.
+    named below; a disk that is 80 % full is a warning. Where the data directory is on this machine, also how many gaps of
+    the last hour are open and how many losses were declared for it: `collector gaps --since 1h` and `collector audit` say
+    more.
 
     Exit code 1 when a connection is down, failed or refused, a feed is stale, halted or rejected, or something is degraded.
     """
@@ -58,6 +60,7 @@ def status(as_json: bool) -> None:
     if as_json:
         told = {
             "feeds": rows, "streams": states, "workers": workers, "troubles": troubles, "total": len(rows), "bad": len(bad),
+            "last_hour": _lately(wiring),
         }  # fmt: skip
         click.echo(json.dumps(told))
     else:
@@ -66,6 +69,8 @@ def status(as_json: bool) -> None:
         for name, trouble in troubles.items():
             since = f" since {_time(trouble['since_us'])} UTC" if "since_us" in trouble else ""
             click.echo(f"{trouble['level']}{since}: {name}: {trouble['detail']}")
+        if (missing := _lately(wiring)) is not None:
+            click.echo(f"last hour: {missing['gaps_open']} gaps open, {missing['losses']} losses declared")
         click.echo(f"{len(rows)} feeds, {len(bad)} need a look")
     sys.exit(1 if bad or degraded else 0)
 
@@ -77,6 +82,14 @@ def _refusals(states: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for name, state in states.items()
         if state.get("spool_refusal")
     }
+
+
+def _lately(wiring: Wiring) -> dict[str, int] | None:
+    """None where the data directory is not on this machine, or cannot be read."""
+    if not wiring.settings.database.path.exists():
+        return None
+    found = lately(lambda: wiring.stored, wall_us())
+    return None if found is None else found._asdict()
 
 
 def _not_yet(stream: Any) -> list[dict[str, Any]]:

@@ -15,9 +15,10 @@ class Send(msgspec.Struct, frozen=True):
 
 
 class Fetch(msgspec.Struct, frozen=True):
-    """Ask the venue over REST for `what` ("symbols"), and feed the answer back in by `unlisted`."""
+    """Ask the venue over REST for `what`, and feed the answer back in: "symbols" by `unlisted`, "book" by `asked_book`."""
 
     what: str
+    symbol: str = ""
 
 
 class Close(msgspec.Struct, frozen=True):

@@ -18,6 +18,7 @@ from app.connection.feed import FeedState, FeedStatus
 from app.connection.freshness import Rhythm
 from app.connection.life import Life
 from app.connection.requests import Requests
+from app.connection.snapshots import Snapshots
 from app.errors import FrameRejected
 from app.exchanges.base import Ack, Counted, Decoded, Exchange, Notice, Rejected, Subscription
 from app.model import ORDERBOOK, UNDECODED, EpochEnd, Event, Gap, Quarantined, Range
@@ -71,6 +72,7 @@ class Session:
         self._numbers: dict[tuple[str, str], int] = {}
         self._requests = Requests(exchange.limits)
         self._awaiting_snapshot: dict[str, float] = {}
+        self._snapshots = Snapshots(exchange, subscription)
         #: Number and receive time of the last frame, where the venue counts them all.
         self._counted: tuple[int, int] | None = None
         #: By book, the number of the event that comes after its last hole.
@@ -130,7 +132,7 @@ class Session:
 
     def tick(self, now_s: float, now_us: int) -> list[Output]:
         """What is due by now: paced requests, the heartbeat, silence. Call at least every quarter second."""
-        outputs: list[Output] = [*self._requests.due(now_s)]
+        outputs: list[Output] = [*self._requests.due(now_s), *self._snapshots.fetches(now_s)]
         beat = self._exchange.heartbeat
         if beat is not None and now_s - self._last_beat_s >= beat.every_s:
             self._last_beat_s = now_s
@@ -179,11 +181,13 @@ class Session:
                     "sequence" if feed == ORDERBOOK else "missing_ids",
                 )
             )  # fmt: skip
-            if feed == ORDERBOOK and now_s >= self._awaiting_snapshot.get(symbol, now_s):
+            asked = symbol in self._snapshots  # to subscribe anew would bring no snapshot, and make another hole
+            if feed == ORDERBOOK and not asked and now_s >= self._awaiting_snapshot.get(symbol, now_s):
                 self._awaiting_snapshot[symbol] = now_s + SNAPSHOT_WAIT_S
                 self._resubscribe(symbol, feed)
         identity = event.sequence_id or f"{self.epoch}-{number}"
         outputs.append(Event(symbol, feed, number, identity, received_us, event.exchange_us, event.data))
+        outputs += [self._snapshot(*book) for book in self._snapshots.seen(event, verdict, now_s)]
 
         status = self.feeds[symbol, feed]
         status.rhythm.beat(now_s)
@@ -221,10 +225,16 @@ class Session:
             self._awaiting_snapshot[symbol] = now_s + SNAPSHOT_WAIT_S
             self._resubscribe(symbol, feed)
 
+    def asked_book(self, answer: Decoded | None, wait_s: float, received_us: int, now_s: float) -> list[Output]:
+        """The answer to `Fetch("book")`, as an event where it joins the changes; None: none came, wait before the next."""
+        return [self._snapshot(*book) for book in self._snapshots.answered(answer, wait_s, received_us, now_s)]
+
+    def _snapshot(self, book: Decoded, received_us: int) -> Event:
+        number = self._number(book.symbol, book.feed)
+        return Event(book.symbol, book.feed, number, book.sequence_id, received_us, book.exchange_us, book.data)
+
     def _control(self, message: Ack | Rejected | Notice, now_us: int, now_s: float) -> None:
         match message:
-            case Ack():
-                pass  # one request may get an answer for each of its feeds: only data proves that a feed works
             case Rejected(request_id, words, feeds):
                 words = words[:WORDS_CHARS]
                 request = self._requests.sent(request_id)
@@ -238,7 +248,7 @@ class Session:
             case Notice("pong"):
                 self.life.pong(now_s)
             case _:
-                pass
+                pass  # an ack, too: a request may get one for each of its feeds, and only data proves that a feed works
 
     def _quarantine(self, payload: bytes, received_us: int, reason: str, now_s: float) -> list[Output]:
         outputs: list[Output] = [

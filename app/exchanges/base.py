@@ -13,6 +13,9 @@ from typing import ClassVar
 
 import msgspec
 
+#: The identity of a book that was asked for over REST begins so.
+ASKED = "rest-"
+
 
 class Pace(msgspec.Struct, frozen=True):
     """So many requests a second from one address, and so many at once after a rest."""
@@ -193,6 +196,20 @@ class Exchange(ABC):
         Where they count, `sequence_id` ends with the last of them.
         """
         return None
+
+    def book_path(self, subscription: Subscription, symbol: str) -> str | None:
+        """Path and query below `rest_url` of the book that the changes of this subscription begin with.
+
+        None where the channel brings its snapshots itself.
+        """
+        return None
+
+    def asked_book(self, symbol: str, body: bytes) -> Decoded:
+        """The answer to `book_path` as an event: `last` is the last change it includes, `follows` None, `data` the body.
+
+        Its identity begins with `ASKED`. Raises: FrameRejected.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def listed(self, body: bytes) -> frozenset[str]:

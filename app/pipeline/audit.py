@@ -97,7 +97,12 @@ def audit(
     )
     conserved = conserve(read.records)
     result = Audit(conserved.balances, [*read.unreadable, *conserved.differences])
-    dead = {batch.epoch for batch in reckon(read.records, going(wiring, read), wall_us()) if batch.end}
+    reckoned = reckon(read.records, going(wiring, read), wall_us())
+    dead = {batch.epoch for batch in reckoned}
+    for batch in reckoned:
+        if batch.epoch not in read.records.epochs:
+            where, why = f"{batch.exchange}, epoch {batch.epoch}", "every batch of it was lost: not declared yet"
+            result.differences.append(Difference(f"stream {batch.stream}", where, why))
     for epoch in conserved.open:
         if epoch.id in dead:
             where, why = (

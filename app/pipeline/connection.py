@@ -20,7 +20,8 @@ from app.connection.backoff import DEFAULT_RETRY_AFTER_S, delay_s
 from app.connection.feed import FeedState
 from app.connection.session import Session
 from app.connection.socket import ConnectionFailed, Socket
-from app.exchanges.base import Exchange, Signer
+from app.errors import VenueUnavailable
+from app.exchanges.base import Decoded, Exchange, Signer
 from app.pipeline.link import Link, Progress
 from app.pipeline.outbox import Epoch, Outbox
 from app.pipeline.plan import Stream
@@ -41,9 +42,15 @@ class Venue(NamedTuple):
     admit: Callable[[], float]
     #: Nobody is to try for so many seconds.
     stay_away: Callable[[float], None]
+    #: The book of a symbol by now, asked for over REST. Raises: VenueUnavailable, BufferUnavailable.
+    book: Callable[[Stream, str], Decoded]
 
 
-UNMETERED = Venue(lambda: 0.0, lambda seconds: None)
+def _unasked(stream: Stream, symbol: str) -> Decoded:
+    raise VenueUnavailable(stream.exchange, "nobody is there to ask")
+
+
+UNMETERED = Venue(lambda: 0.0, lambda seconds: None, _unasked)
 
 
 class Ground(NamedTuple):
@@ -160,8 +167,9 @@ class Connection:
         self.epoch = uuid.uuid4().hex
         self.opened, self._opened_s = True, ground.monotonic_s()
         before, self._before = self._before, None
-        overlaps = (before.epoch,) if before is not None and before.epoch and not before.finished.is_set() else ()
-        lane = ground.outbox.begin(Epoch(self.epoch, ground.wall_us(), overlaps))
+        after = before.epoch if before is not None else ""
+        overlaps = (after,) if before is not None and after and not before.finished.is_set() else ()
+        lane = ground.outbox.begin(Epoch(self.epoch, ground.wall_us(), overlaps, after))
         ground.progress.opened_count += 1
         telemetry.connection_opened(name, self.epoch, overlaps)
         session = Session(
@@ -179,8 +187,9 @@ class Connection:
         close = Close("error", "unexpected")
         link = Link(
             name, socket, session, lane, ground.progress, over=self._over, draining=lambda: self._say("draining"),
-            wish=self._wish, joins=self.joins, unlisted=lambda: ground.unlisted(self.stream) or {}, signer=ground.signer,
-            monotonic_s=ground.monotonic_s, wall_us=ground.wall_us,
+            wish=self._wish, joins=self.joins, unlisted=lambda: ground.unlisted(self.stream) or {},
+            book=lambda symbol: ground.venue.book(self.stream, symbol), signer=ground.signer, monotonic_s=ground.monotonic_s,
+            wall_us=ground.wall_us,
         )  # fmt: skip
         try:
             close = link.run(unlisted)

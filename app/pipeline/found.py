@@ -63,6 +63,7 @@ def about(
     return Batch(
         epoch["stream"], epoch["exchange"], epoch["epoch"], number, epoch["opened_us"], gaps=gaps, checks=checks,
         repairs=repairs, kind=epoch.get("kind", "stream"), overlaps=tuple(epoch["overlaps"]),
+        after=epoch.get("after", ""),
     )  # fmt: skip
 
 

@@ -16,7 +16,8 @@ from app.connection.actions import Close, Fetch, Output, Rotate, Send
 from app.connection.feed import FeedState
 from app.connection.session import Session
 from app.connection.socket import ConnectionEnded, FrameTooLarge, Socket
-from app.exchanges.base import Signer
+from app.errors import BufferUnavailable, VenueUnavailable
+from app.exchanges.base import Decoded, Signer
 from app.model import Event, Gap, Quarantined
 from app.pipeline.outbox import Lane
 from app.sequence import Continuity
@@ -58,6 +59,7 @@ class Link:
         wish: Callable[[Rotate], None],
         joins: SimpleQueue[Continuity],
         unlisted: Callable[[], dict[str, str]],
+        book: Callable[[str], Decoded],
         signer: Signer | None,
         monotonic_s: Callable[[], float],
         wall_us: Callable[[], int],
@@ -65,13 +67,15 @@ class Link:
         self._stream = stream
         self._socket, self._session, self._lane, self._progress = socket, session, lane, progress
         self._over, self._draining, self._wish, self._joins = over, draining, wish, joins
-        self._unlisted, self._signer = unlisted, signer
+        self._unlisted, self._book, self._signer = unlisted, book, signer
         #: Data frames of this connection.
         self.frames = 0
         self._now_s, self._now_us = monotonic_s, wall_us
         #: Answers to `Fetch("symbols")`, asked for on a thread of their own.
         self._listings: SimpleQueue[dict[str, str]] = SimpleQueue()
         self._asking = False
+        #: Answers to `Fetch("book")`: the book (None: it did not come), how long nobody is to ask, when it came.
+        self._books: SimpleQueue[tuple[Decoded | None, float, int]] = SimpleQueue()
         self._seen_controls = 0
         self._told: set[tuple[str, str]] = set()
 
@@ -117,6 +121,8 @@ class Link:
         while not self._listings.empty():
             self._asking = False
             self._session.unlisted(self._listings.get(), self._now_us())
+        while not self._books.empty():
+            self._keep(self._session.asked_book(*self._books.get(), now_s))
         if self._socket.control_frames != self._seen_controls:
             self._seen_controls = self._socket.control_frames
             self._session.life.pong(now_s)
@@ -151,10 +157,13 @@ class Link:
             if type(output) is Send:
                 self._socket.send(self._signed(output))
             elif type(output) is Fetch:
-                self._fetch()
+                if output.what == "book":
+                    self._fetch_book(output.symbol)
+                else:
+                    self._fetch_symbols()
         return close
 
-    def _fetch(self) -> None:
+    def _fetch_symbols(self) -> None:
         """Ask which symbols the venue lists, without keeping the reader from its socket; one question at a time."""
         if self._asking:
             return
@@ -168,6 +177,23 @@ class Link:
                 self._listings.put(found)
 
         threading.Thread(target=ask, name=f"symbols {self._stream}", daemon=True).start()
+
+    def _fetch_book(self, symbol: str) -> None:
+        """Ask for a book; the session has one question at a time on its way."""
+
+        def ask() -> None:
+            book, wait_s = None, 0.0
+            try:
+                book = self._book(symbol)
+            except VenueUnavailable as error:
+                wait_s = error.wait_s
+                telemetry.book_unasked(self._stream, symbol, str(error))
+            except BufferUnavailable as error:
+                telemetry.book_unasked(self._stream, symbol, f"the shared budget cannot be asked: {error}")
+            finally:
+                self._books.put((book, wait_s, self._now_us()))
+
+        threading.Thread(target=ask, name=f"book {self._stream}", daemon=True).start()
 
     def _signed(self, request: Send) -> str | None:
         """What to send. A token is made now: it lives two minutes, and a paced request may have waited for its turn."""

@@ -40,6 +40,8 @@ class Epoch(NamedTuple):
     opened_us: int
     #: Epochs that are still going on: this connection is to take their place.
     overlaps: tuple[str, ...] = ()
+    #: The one before, of the same stream and process.
+    after: str = ""
 
 
 class Lane:
@@ -219,4 +221,5 @@ class Outbox:
         return Batch(
             self._stream, self._exchange, lane.epoch.id, lane.batches, lane.epoch.opened_us,
             tuple(runs(numbers)), tuple(events), tuple(quarantined), losses, tuple(gaps), end, lane.epoch.overlaps,
+            after=lane.epoch.after,
         )  # fmt: skip

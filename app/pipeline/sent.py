@@ -19,6 +19,7 @@ import msgspec
 from sqlalchemy.exc import DBAPIError
 
 from app.codec import BatchCodec, ElementRejected
+from app.exchanges.base import ASKED
 from app.model import ORDERBOOK, TRADE, Market
 from app.objects import parquet
 from app.pipeline.reasons import Reasons, kept_segments
@@ -168,12 +169,15 @@ def _note_held(
             continue
         reasons.add(batch)
         for e in batch.events:
-            if market is None or (batch.exchange, e.symbol) == (market.exchange, market.symbol):
+            asked = e.feed == ORDERBOOK and e.sequence_id.startswith(ASKED)
+            if not asked and (market is None or (batch.exchange, e.symbol) == (market.exchange, market.symbol)):
                 rest = batch.kind == "rest"
                 note(batch.exchange, e.symbol, e.feed, e.sequence_id, e.received_us, e.data, 0, rest)
     stored = 0
     for key, rows in _stored(wiring, market):
         for identity, us, _, data, epoch in rows:
+            if key[2] == ORDERBOOK and identity.startswith(ASKED):
+                continue  # a book that was asked for over REST: no connection brought it
             note(*key, identity, us, data, 1, kinds.get(epoch) == "rest")
         stored += len(rows)
         progress(f"{stored} rows")

@@ -87,7 +87,8 @@ def survey(
             result.segments.append(SegmentRead(entry, path, told))
         except (DBAPIError, OSError) as error:
             failed[entry.number] = path, error
-    seen = None if everything else {str(row["epoch"]) for read in result.segments for row in read.told.epochs}
+    rows = [row for read in result.segments for row in read.told.epochs]
+    seen = None if everything else {str(name) for row in rows for name in (row["epoch"], row.get("after")) if name}
     result.ledger = read_ledger(wiring.ledger.path, epochs=seen, count=count)
     gone = {number for number, state in result.ledger.states.items() if state in (REMOVING, REMOVED)}
     for number, (path, fault) in failed.items():
@@ -140,7 +141,7 @@ def _epoch(row: Row) -> Epoch:
     return Epoch(
         row["epoch"], row["stream"], row["exchange"], row["opened_us"], row.get("kind", "stream"),
         tuple(msgspec.json.decode(row.get("overlaps", "[]"))), row["ended_us"], row["reason"],
-        tuple(((symbol, feed), number) for symbol, feed, number in last),
+        tuple(((symbol, feed), number) for symbol, feed, number in last), row.get("after", ""),
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
-from app.model import UNCLEAN_END, Batch, EpochEnd, Loss, Range
+from app.model import BUFFER_LOST, UNCLEAN_END, UNDECODED, Batch, EpochEnd, Loss, Range
 from app.quality.balance import open_ended
 from app.quality.records import REDIS, SPOOL, Epoch, Feed, Key, Lost, Records, Run
 
@@ -66,7 +66,40 @@ def reckon(records: Records, going: Going, now_us: int) -> list[Batch]:
                 Batch(epoch.stream, epoch.exchange, epoch.id, FOUND_LATER + now_us, epoch.opened_us,
                       losses=tuple(losses), end=_end(epoch, feeds, seen_us), kind="finding")
             )  # fmt: skip
+    named = {e.after for epochs in by_stream.values() for e in epochs if e.after}
+    for name in sorted(named - records.epochs.keys() - going.epochs):
+        found.append(_forgotten(name, by_stream, by_epoch, going, now_us))
     return found
+
+
+def _forgotten(
+    name: str,
+    by_stream: Mapping[str, list[Epoch]],
+    by_epoch: Mapping[str, Mapping[Key, tuple[list[Run], list[Lost]]]],
+    going: Going,
+    now_us: int,
+) -> Batch:
+    """The record of a connection that left nothing but its name in the one after it: every batch of it was lost.
+
+    It lasted at most from the end of what is known before it until the next one was opened.
+    """
+    next_ = min((e for es in by_stream.values() for e in es if e.after == name), key=lambda e: (e.opened_us, e.id))
+    before = [e for e in by_stream[next_.stream] if e.opened_us < next_.opened_us]
+    start_us = next_.opened_us
+    if before:
+        last = max(before, key=lambda e: (e.opened_us, e.id))
+        seen_us = max((_last(last, *held)[1] for held in by_epoch.get(last.id, {}).values()), default=last.opened_us)
+        start_us = min(start_us, seen_us if last.ended_us is None else last.ended_us)
+    feeds = going.planned.get(next_.stream) or {key[1:] for key in by_epoch.get(next_.id, {})}
+    losses = tuple(
+        Loss(symbol, feed, 1, 1, None, start_us, next_.opened_us, BUFFER_LOST)
+        for symbol, feed in sorted(feeds)
+        if feed != UNDECODED
+    )
+    end = EpochEnd(next_.opened_us, UNCLEAN_END, ())
+    return Batch(
+        next_.stream, next_.exchange, name, FOUND_LATER + now_us, start_us, losses=losses, end=end, kind="finding"
+    )
 
 
 def _over_us(epoch: Epoch, other: Epoch) -> int | None:

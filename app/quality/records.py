@@ -29,6 +29,8 @@ class Epoch(NamedTuple):
     ended_us: int | None = None
     reason: str | None = None
     last_numbers: tuple[tuple[Feed, int], ...] = ()
+    #: The connection before it, of the same stream and process; "" where it was the first, or nobody said.
+    after: str = ""
 
     @property
     def said_its_end(self) -> bool:
@@ -82,7 +84,9 @@ class Records:
         """An epoch, or more about a known one: what it said itself counts before what was found out about it."""
         known = self.epochs.setdefault(epoch.id, epoch)
         if known.kind == "finding" != epoch.kind:
-            known = known._replace(kind=epoch.kind, overlaps=epoch.overlaps)
+            known = known._replace(
+                kind=epoch.kind, overlaps=epoch.overlaps, after=epoch.after, opened_us=epoch.opened_us
+            )
         if epoch.reason is not None and not known.said_its_end:
             known = known._replace(ended_us=epoch.ended_us, reason=epoch.reason, last_numbers=epoch.last_numbers)
         self.epochs[epoch.id] = known
@@ -93,7 +97,7 @@ class Records:
         ended_us, reason = (batch.end.ended_us, batch.end.reason) if batch.end else (None, None)
         self.add_epoch(
             Epoch(batch.epoch, batch.stream, batch.exchange, batch.opened_us, batch.kind, batch.overlaps, ended_us,
-                  reason, last)
+                  reason, last, batch.after)
         )  # fmt: skip
         self.runs += (Run(place, batch.exchange, batch.epoch, r.symbol, r.feed, r.first, r.last) for r in batch.ranges)
         self.losses |= {

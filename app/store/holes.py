@@ -9,10 +9,8 @@ from __future__ import annotations
 import msgspec
 
 from app import telemetry
-from app.model import Batch, Event, Loss, Quarantined, Range
+from app.model import BUFFER_LOST, Batch, Event, Loss, Quarantined, Range
 from app.store.known import KnownRanges
-
-CAUSE = "buffer_lost"
 
 
 def with_holes(batch: Batch, known: KnownRanges) -> Batch:
@@ -39,4 +37,4 @@ def _loss(batch: Batch, known: KnownRanges, shows: Range, first: int, last: int)
     same = (u for u in units if (u.symbol, u.feed, u.number) == (shows.symbol, shows.feed, shows.first))
     end_us = next((unit.received_us for unit in same), batch.end.ended_us if batch.end is not None else start_us)
     telemetry.hole_found(batch.stream, batch.epoch, shows.symbol, shows.feed, first, last)
-    return Loss(shows.symbol, shows.feed, first, last, last - first + 1, start_us, end_us, CAUSE)
+    return Loss(shows.symbol, shows.feed, first, last, last - first + 1, start_us, end_us, BUFFER_LOST)

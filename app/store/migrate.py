@@ -23,6 +23,12 @@ _STEPS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE ranges ADD COLUMN first_us BIGINT",
         "ALTER TABLE ranges ADD COLUMN last_us BIGINT",
     ),
+    3: (
+        "ALTER TABLE epochs ADD COLUMN after TEXT NOT NULL DEFAULT ''",
+        "CREATE INDEX IF NOT EXISTS gaps_by_time ON gaps (after_us)",
+        "CREATE INDEX IF NOT EXISTS losses_by_time ON losses (end_us)",
+        "CREATE INDEX IF NOT EXISTS repairs_by_time ON repairs (found_us)",
+    ),
 }
 
 

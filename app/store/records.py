@@ -12,11 +12,12 @@ from app.model import UNCLEAN_END, Batch
 def write(connection: Connection, batch: Batch) -> None:
     """Epoch, gaps, losses, repairs and checks of `batch`, inside the caller's transaction."""
     connection.exec_driver_sql(
-        "INSERT INTO epochs (epoch, stream, exchange, opened_us, kind, overlaps) VALUES (?, ?, ?, ?, ?, ?)"
+        "INSERT INTO epochs (epoch, stream, exchange, opened_us, kind, overlaps, after) VALUES (?, ?, ?, ?, ?, ?, ?)"
         # A finding about an epoch may come before anything else of it does.
-        " ON CONFLICT (epoch) DO UPDATE SET kind = excluded.kind, overlaps = excluded.overlaps"
+        " ON CONFLICT (epoch) DO UPDATE SET kind = excluded.kind, overlaps = excluded.overlaps,"
+        " after = excluded.after, opened_us = excluded.opened_us"
         " WHERE kind = 'finding' AND excluded.kind != 'finding'",
-        (batch.epoch, batch.stream, batch.exchange, batch.opened_us, batch.kind, _json(batch.overlaps)),
+        (batch.epoch, batch.stream, batch.exchange, batch.opened_us, batch.kind, _json(batch.overlaps), batch.after),
     )
     if batch.end is not None:
         connection.exec_driver_sql(

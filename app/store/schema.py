@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint
 
 from app.model import ORDERBOOK, TRADE
 
 #: Written into every file. A file of an older version is migrated when it is written to (app/store/migrate.py), and read
 #: as it is where it is sealed; a newer one is refused with the command to run.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 segment = MetaData()
 ledger = MetaData()
@@ -69,6 +69,8 @@ def _records(metadata: MetaData) -> dict[str, Table]:
         Column("kind", Text, nullable=False, server_default="stream"),
         # JSON: [epoch, ...] that were going on when this one began
         Column("overlaps", Text, nullable=False, server_default="[]"),
+        # the epoch before, of the same stream and process
+        Column("after", Text, nullable=False, server_default=""),
         sqlite_with_rowid=False,
     )
     ranges = numbered(
@@ -148,6 +150,10 @@ def _records(metadata: MetaData) -> dict[str, Table]:
         sqlite_with_rowid=False,
     )
     Table("meta", metadata, Column("key", Text, primary_key=True), Column("value", Text), sqlite_with_rowid=False)
+    # What is missing lately is found by its time.
+    Index("gaps_by_time", gaps.c.after_us)
+    Index("losses_by_time", losses.c.end_us)
+    Index("repairs_by_time", repairs.c.found_us)
     return {t.name: t for t in (epochs, ranges, losses, gaps, quarantine, repairs, checks, replays)}
 
 

@@ -178,12 +178,19 @@ def test_connections_of_coinbase_are_series_of_their_own_and_each_is_a_book(reco
     assert len(begun) > ROTATIONS
 
 
-def test_changes_of_binance_without_a_snapshot_follow_one_another_over_all_connections(recorded: Recorded) -> None:
+def test_changes_of_binance_follow_one_another_over_all_connections_upon_a_book_that_was_asked_for(
+    recorded: Recorded,
+) -> None:
     rebuild, found = applied(recorded, "binance")
     assert len({row.epoch for row, _ in found}) > ROTATIONS
     assert {one.continuity.value for _, one in found} <= {"start", "proved", "pending"}
     assert all(seam.joined for seam in rebuild.decided)
+    asked = [one.verdict for row, one in found if row.exchange_sequence_id.startswith("rest-")]
+    assert asked[0] is Verdict.SNAPSHOT
+    assert {*asked} <= {Verdict.SNAPSHOT, Verdict.OLDER}
+    assert rebuild.book is not None
     assert rebuild.number == recorded.books["binance"].number
+    assert differences(rebuild.book, recorded.books["binance"]) == []
 
 
 def test_whole_books_of_upbit_never_go_back_in_time(recorded: Recorded) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from websockets.sync.server import ServerConnection
 
 from app.buffer.events import EventBuffer
 from app.buffer.spool import Spool
@@ -21,7 +23,8 @@ from app.pipeline.sender import Sender
 from app.pipeline.survey import survey
 from app.wiring import Wiring
 from tests.support.batches import OPENED_US, STREAM, batch, event
-from tests.support.path import NEVER, finish, records
+from tests.support.path import NEVER, Collecting, Scripted, bybit_trade, finish, records, until
+from tests.support.redis_process import RedisProcess
 from tests.support.rig import Rig
 
 A, B = "0a" * 16, "0b" * 16
@@ -229,3 +232,74 @@ def test_losses_are_declared_for_the_feeds_of_the_plan_of_which_nothing_came(wir
     found = {(row["symbol"], row["feed"]): (row["first"], row["start_us"]) for row in records(wiring, "losses")}
     assert found == {("btcusdt", "trade"): (6, OPENED_US + 5), ("btcusdt", "orderbook"): (1, OPENED_US)}
     assert audit(wiring, deep=True).totals()["unknown_losses"] == 2
+
+
+@pytest.mark.row("R2")
+def test_a_connection_that_redis_forgot_whole_is_declared_lost(own_redis: RedisProcess, tmp_path: Path) -> None:
+    """From its first batch to its last: only the connection after it, of the same process, names it."""
+
+    def speak(connection: ServerConnection, number: int) -> None:
+        for trade in range(3):
+            connection.send(bybit_trade("BTCUSDT", 10 * number + trade))
+        if number < 3:
+            assert said.wait(20)
+            said.clear()
+            connection.close()
+
+    said, admitted = threading.Event(), threading.Event()
+    rig = Rig(tmp_path, own_redis.url)
+    with Scripted(speak) as venue:
+        rig.write({"bybit": ["BTCUSDT"]}, {"bybit": venue.venue}, websocket={"initial_retry_delay_secs": 0.1})
+        wiring = rig.wiring()
+        wiring._admit = lambda venue, pace: 0.0 if admitted.is_set() else 0.1  # type: ignore[method-assign]
+        with Collecting(wiring) as collecting:
+            (stream,) = wiring.streams
+            epochs: list[str] = []
+            for meanwhile in (flush, lambda wiring: wiring.redis.flushall(), lambda wiring: None):
+                admitted.set()
+                until(lambda: collecting.frames() == 3 * len(epochs) + 3, "the trades of the next connection")
+                admitted.clear()
+                epochs.append(collecting.runners[stream].state(0.0)["epoch"])
+                if len(epochs) < 3:
+                    said.set()
+                    until(lambda: ended(wiring, epochs[-1]), "its end is on record")
+                    meanwhile(wiring)
+            collecting.finish()
+    flush(wiring)
+    first, forgotten, last = epochs
+    spans = {row["epoch"]: row for row in wiring.stored.records("epochs")}
+    assert {name: row["after"] for name, row in spans.items()} == {first: "", last: forgotten}
+    (difference,) = audit(wiring).differences
+    assert (difference.where, difference.why) == (
+        f"bybit, epoch {forgotten}", "every batch of it was lost: not declared yet",
+    )  # fmt: skip
+
+    assert reckon(wiring) == UNCLEAN
+    flush(wiring)
+    assert reckon(wiring) == NOTHING
+    assert audit(wiring).differences == []
+    finish(wiring)
+    assert reckon(wiring) == NOTHING
+    names = ("epoch", "symbol", "feed", "first", "count", "start_us", "end_us", "cause")
+    assert [tuple(row[name] for name in names) for row in records(wiring, "losses")] == [
+        (forgotten, "BTCUSDT", feed, 1, None, spans[first]["ended_us"], spans[last]["opened_us"], "buffer_lost")
+        for feed in ("orderbook", "trade")
+    ]
+    ends = {row["epoch"]: (row["kind"], row["reason"]) for row in records(wiring, "epochs")}
+    assert ends[forgotten] == ("finding", "unclean_end")
+    assert audit(wiring, deep=True).totals()["unknown_losses"] == 2
+
+
+def ended(wiring: Wiring, epoch: str) -> bool:
+    """Whether the end of an epoch waits in Redis, or is stored."""
+    known = survey(wiring).records.epochs.get(epoch)
+    return known is not None and known.reason is not None
+
+
+def test_a_connection_that_is_in_the_ledger_alone_is_known(wiring: Wiring) -> None:
+    push(wiring, trades(1, 1, 3, end=end(3)))
+    finish(wiring)
+    push(wiring, later(1, 1, 2, after=A))
+    flush(wiring)
+    assert reckon(wiring) == NOTHING
+    assert audit(wiring).differences == []

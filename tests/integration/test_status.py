@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
 
+from click.testing import CliRunner
+
+from app.clock import wall_us
+from app.codec import BatchCodec
+from app.commands.status import status
+from app.model import Gap, Loss, Repair
+from app.pipeline import periodic
+from tests.support.batches import EPOCH, STREAM, batch, event
 from tests.support.exchanges import ExchangeProcess
-from tests.support.path import Collecting, until
+from tests.support.path import NEVER, Collecting, finish, until
 from tests.support.rig import Rig
 
 
@@ -83,3 +92,34 @@ def test_live_feeds_are_fine_and_a_refused_one_needs_a_look(
 
         until(refused, "the unknown symbol is rejected", 30)
         assert rig.collector("status").returncode == 1
+
+
+def test_what_is_missing_of_the_last_hour_is_counted(rig: Rig) -> None:
+    rig.write(markets={"binance": ["btcusdt"]})
+    shell = CliRunner(env={"CONFIG_PATH": str(rig.path)})
+    assert json.loads(shell.invoke(status, ["--json"]).stdout)["last_hour"] is None, "nothing is recorded here yet"
+    wiring, now_us = rig.wiring(), wall_us()
+    hours_ago_us = now_us - 2 * 3600 * 1_000_000
+    gaps = [
+        Gap("btcusdt", "trade", number, str(number), str(number), 1, seen_us - 1, seen_us, "missing_ids")
+        for number, seen_us in ((2, now_us), (4, now_us), (6, hours_ago_us))
+    ]
+    repaired = Repair("btcusdt", "trade", EPOCH, 2, now_us, "repaired", 1)
+    losses = [
+        Loss("btcusdt", "trade", first, first, 1, end_us, end_us, "queue_full")
+        for first, end_us in ((3, now_us), (5, hours_ago_us))
+    ]
+    codec = BatchCodec()
+    wiring.buffer.push(STREAM, codec.encode(batch(1, [event(1)], gaps=gaps, losses=losses, repairs=(repaired,))))
+    for archived in (False, True):
+        if archived:
+            finish(wiring)
+        else:
+            periodic.flush(wiring, NEVER)
+        assert json.loads(shell.invoke(status, ["--json"]).stdout)["last_hour"] == {"gaps_open": 1, "losses": 1}
+    assert "last hour: 1 gaps open, 1 losses declared" in shell.invoke(status).stdout
+    with sqlite3.connect(wiring.settings.database.path) as ledger:
+        for table, column in (("gaps", "after_us"), ("losses", "end_us"), ("repairs", "found_us")):
+            plan = ledger.execute(f"EXPLAIN QUERY PLAN SELECT * FROM {table} WHERE {column} >= 1").fetchall()
+            assert "USING INDEX" in plan[0][3]
+    ledger.close()

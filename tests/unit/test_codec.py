@@ -133,6 +133,7 @@ def test_the_format_of_an_element_stays_what_is_stored_today() -> None:
         "stream",
         [],
         [],
+        "",
     ]
 
 

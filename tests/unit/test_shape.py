@@ -102,8 +102,8 @@ TIERS: dict[str, tuple[str, ...]] = {
 #: They take time, randomness and the network's answers as arguments.
 PURE = (
     "app.books", "app.codec", "app.connection.backoff", "app.connection.feed", "app.connection.freshness",
-    "app.connection.session", "app.exchanges", "app.model", "app.pipeline.found", "app.pipeline.gaps",
-    "app.pipeline.outbox", "app.pipeline.plan", "app.pipeline.seams", "app.pipeline.share", "app.quality",
+    "app.connection.session", "app.connection.snapshots", "app.exchanges", "app.model", "app.pipeline.found",
+    "app.pipeline.gaps", "app.pipeline.outbox", "app.pipeline.plan", "app.pipeline.seams", "app.pipeline.share", "app.quality",
     "app.sequence",
 )  # fmt: skip
 IMPURE = {

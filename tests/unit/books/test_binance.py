@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from app.books import binance
-from app.books.rebuild import Rebuild, Verdict
-from tests.support.books import applied, binance_diff, binance_partial, captured, naive, row, shown
+from app.books.rebuild import Continuity, Rebuild, Verdict
+from tests.support.books import Levels, applied, binance_diff, binance_partial, captured, naive, row, shown
 
 DIFFS, BEST, REST = (
     "binance/spot_depth_diff_combined.jsonl",
@@ -90,3 +90,57 @@ def test_a_rest_answer_names_its_number() -> None:
     assert (book.number, len(book.bids), len(book.asks)) == (160, 1, 1)
     with pytest.raises(ValueError):
         binance.rest(b'{"code":-1121,"msg":"Invalid symbol."}')
+
+
+def test_a_snapshot_that_was_asked_for_joins_the_changes_that_came_before_it(frames: Path) -> None:
+    """Wherever it is stored among the changes: the book is the one that it makes before all of them."""
+    base = snapshot(frames, "nknusdt")
+    rows = captured(frames / DIFFS, lambda line: '"nknusdt@' in line)
+    number = json.loads(base)["lastUpdateId"]
+    joins = [n for n, one in enumerate(rows) if json.loads(one.data)["data"]["U"] <= number + 1]
+    assert joins, "the capture reaches over its snapshot"
+    wanted = Rebuild("binance", "nknusdt")
+    applied(wanted, [row(base), *rows])
+    for place in (joins[-1] + 1, joins[-1] + 2, len(rows)):
+        rebuild = Rebuild("binance", "nknusdt")
+        found = applied(rebuild, [*rows[:place], row(base, place), *rows[place:]])
+        assert (found[place].verdict, found[place].continuity) == (Verdict.SNAPSHOT, Continuity.PROVED)
+        assert {one.verdict for one in found[place + 1 :]} <= {Verdict.DELTA}
+        assert shown(rebuild.book, 5000) == shown(wanted.book, 5000)
+
+
+def rest_book(number: int, bids: Levels) -> str:
+    return json.dumps({"lastUpdateId": number, "bids": bids, "asks": [("9", "1")]})
+
+
+def test_a_snapshot_that_was_asked_for_after_a_hole_gives_the_book_back() -> None:
+    rebuild = Rebuild("binance", "btcusdt")
+    rows = [
+        binance_diff(101, 110, [("1", "1")], []),
+        rest_book(105, [("1", "1"), ("2", "2")]),
+        binance_diff(121, 130, [("2", "0")], []),
+        binance_diff(131, 140, [("3", "3")], []),
+        rest_book(133, [("1", "1"), ("3", "9")]),
+        binance_diff(141, 150, [("4", "4")], []),
+    ]
+    found = applied(rebuild, [row(text, n) for n, text in enumerate(rows)])
+    assert [one.verdict.value for one in found] == ["refused", "snapshot", "refused", "refused", "snapshot", "delta"]
+    assert [one.continuity.value for one in found] == ["start", "proved", "broken", "proved", "proved", "proved"]
+    assert shown(rebuild.book) == ([("4", "4"), ("3", "3"), ("1", "1")], [("9", "1")])
+
+
+@pytest.mark.parametrize(("number", "verdict"), [(100, "older"), (104, "older"), (110, "older")])
+def test_a_snapshot_that_the_book_has_already_takes_nothing_back(number: int, verdict: str) -> None:
+    rebuild = Rebuild("binance", "btcusdt")
+    rows = [rest_book(100, [("1", "1")]), binance_diff(99, 105, [("2", "2")], []), binance_diff(106, 110, [], [])]
+    applied(rebuild, [row(text, n) for n, text in enumerate(rows)])
+    book = shown(rebuild.book)
+    assert rebuild.apply(row(rest_book(number, []), 3, epoch="cd" * 16)).verdict.value == verdict
+    assert shown(rebuild.book) == book
+
+
+def test_a_snapshot_older_than_its_epochs_changes_makes_no_book() -> None:
+    rebuild = Rebuild("binance", "btcusdt")
+    rebuild.apply(row(binance_diff(101, 110, [], [])))
+    assert rebuild.apply(row(rest_book(99, []), 1)).verdict is Verdict.REFUSED
+    assert rebuild.book is None

@@ -658,3 +658,28 @@ def test_pings_of_the_venue_keep_a_quiet_connection_but_prove_nothing_about_a_fe
     assert closes(outputs) == []
     assert link.states() == {("btcusdt", TRADE): FeedState.SUBSCRIBING}
     assert closes(link.pass_s(29)) == ["ping_failed"]
+
+
+def diff_depth(first: int, last: int) -> str:
+    data = {"e": "depthUpdate", "E": 1_790_000_000_000, "s": "BTCUSDT", "U": first, "u": last, "b": [], "a": []}
+    return json.dumps({"stream": "btcusdt@depth@100ms", "data": data})
+
+
+def test_a_book_that_is_asked_for_is_an_event_like_the_others_and_its_hole_unsubscribes_nothing() -> None:
+    subscription = Subscription(("btcusdt",), (ORDERBOOK,), "depth@100ms", "trade")
+    session = Session(
+        BINANCE, subscription, Continuity(), epoch=EPOCH, dead_timeout_s=30, data_timeout_s={"btcusdt": 10}
+    )
+    session.opened(100.0, 100)
+    session.received(diff_depth(101, 110).encode(), 101, 100.1)
+    assert session.tick(100.25, 102) == [Fetch("book", "btcusdt")]
+    body = b'{"lastUpdateId":104,"bids":[["1.0","2"]],"asks":[]}'
+    assert session.asked_book(BINANCE.asked_book("btcusdt", body), 0.0, 103, 100.5) == [
+        Event("btcusdt", ORDERBOOK, 2, "rest-104", 103, None, body.decode())
+    ]
+    gap, change = session.received(diff_depth(121, 130).encode(), 104, 102.0)
+    assert isinstance(gap, Gap) and isinstance(change, Event)
+    assert (gap.number, gap.from_id, gap.to_id, change.number) == (3, "111", "120", 3)
+    assert session.tick(102.25, 105) == [Fetch("book", "btcusdt")]
+    assert session.asked_book(None, 0.0, 106, 102.5) == []
+    assert session.end(107, "stop").last_numbers == (Range("btcusdt", ORDERBOOK, 1, 3),)

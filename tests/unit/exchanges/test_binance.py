@@ -205,3 +205,20 @@ def test_thousands_of_captured_trades_count_one_by_one() -> None:
 def test_captured_answers_are_control_messages() -> None:
     for line in captured("binance", "control"):
         assert events(decoder().decode(line)) == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b'{"code":-1121,"msg":"Invalid symbol."}', b"\xff", b'{"lastUpdateId":"7","bids":[],"asks":[]}'],
+)
+def test_an_answer_that_is_no_book_is_refused(body: bytes) -> None:
+    with pytest.raises(FrameRejected):
+        BINANCE.asked_book("btcusdt", body)
+
+
+def test_a_book_that_was_asked_for_is_kept_as_it_came() -> None:
+    body = '{"lastUpdateId":160, "bids":[["0.0024","10"]],"asks":[["0.0026","100"]]}'
+    book = BINANCE.asked_book("btcusdt", body.encode())
+    assert book == Decoded("btcusdt", ORDERBOOK, "rest-160", None, body, None, 160)
+    paths = [BINANCE.book_path(subscribed("btcusdt", channel=c), "btcusdt") for c in BINANCE.orderbook_channels]
+    assert paths == [None] * 6 + ["/api/v3/depth?symbol=BTCUSDT&limit=1000"] * 2

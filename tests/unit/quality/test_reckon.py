@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.model import UNCLEAN_END, Batch, EpochEnd, Loss, Range
+from app.model import BUFFER_LOST, UNCLEAN_END, Batch, EpochEnd, Loss, Range
 from app.quality.balance import conserve
 from app.quality.reckon import FOUND_LATER, OVERLAP_US, SUCCESSOR_US, Going, reckon
 from app.quality.records import ARCHIVED, REDIS, SEGMENT, SPOOL, Epoch, Lost, Records, Run
@@ -123,6 +123,30 @@ def test_a_loss_whose_extent_became_known_gives_way_to_a_declaration_after_it() 
 def test_findings_and_refetched_events_are_no_connections_whose_end_is_missed() -> None:
     for kind in ("finding", "rest"):
         assert reckon(records([epoch(kind=kind)], run(SEGMENT, 1, 5)), NOBODY, NOW) == []
+
+
+def test_a_connection_known_by_its_name_alone_lost_every_batch() -> None:
+    first = epoch("0c" * 16, T, 4)
+    known = records([first, SUCCESSOR._replace(after=A)], run(SEGMENT, 1, 4, first.id), run(SEGMENT, 1, 2, B))
+    assert reckon(known, Going({A, B}, {"okx-0"}), NOW) == [], "somebody says that it is there"
+    found = reckon(known, Going({B}, {"okx-0"}, {"okx-0": {FEED}}), NOW)
+    assert found == [
+        Batch(
+            "okx-0", "okx", A, FOUND_LATER + NOW, T + 4, kind="finding",
+            losses=(Loss(*FEED, 1, 1, None, T + 4, T + 9_000, BUFFER_LOST),), end=EpochEnd(T + 9_000, UNCLEAN_END, ()),
+        )
+    ]  # fmt: skip
+    assert reckon(after(known, found), Going({B}, {"okx-0"}), NOW + 30) == []
+    assert [balance.unknown_losses for balance in conserve(known).balances] == [1]
+
+
+def test_of_a_connection_without_a_known_one_before_it_nobody_knows_since_when_it_was() -> None:
+    known = records([SUCCESSOR._replace(after=A)], run(SEGMENT, 1, 2, B))
+    (found,) = reckon(known, Going({B}, {"okx-0"}), NOW)
+    assert found.losses == (Loss(*FEED, 1, 1, None, T + 9_000, T + 9_000, BUFFER_LOST),), "the feeds of the next one"
+    for kind in (REDIS, SPOOL):
+        waits = records([SUCCESSOR._replace(after=A), epoch()], run(SEGMENT, 1, 2, B), run(kind, 1, 2))
+        assert reckon(waits, Going({B}, {"okx-0"}), NOW) == []
 
 
 @given(

@@ -222,7 +222,7 @@ def test_numbers_that_were_given_up_are_a_hole_in_the_ranges_and_a_loss_on_recor
 def test_an_epoch_is_on_record_from_its_first_batch_and_closed_by_its_end(segment: Segment) -> None:
     stored(segment, batch(1, []))
     assert query(segment.path, "SELECT * FROM epochs") == [
-        (EPOCH, STREAM, "binance", OPENED_US, None, None, None, "stream", "[]")
+        (EPOCH, STREAM, "binance", OPENED_US, None, None, None, "stream", "[]", "")
     ]
     end = EpochEnd(OPENED_US + 9, "stop", (Range("btcusdt", TRADE, 1, 7), Range(UNDECODED, UNDECODED, 1, 2)))
     stored(segment, batch(2, [], end=end))

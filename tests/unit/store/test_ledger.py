@@ -83,7 +83,7 @@ def test_processes_that_open_a_new_ledger_at_once_agree_on_its_id(tmp_path: Path
 def test_a_ledger_of_a_newer_version_is_refused_with_both_versions(ledger: Ledger) -> None:
     with writable(ledger.path).begin() as connection:
         connection.exec_driver_sql("UPDATE meta SET value = '9' WHERE key = 'schema_version'")
-    with pytest.raises(CollectorError, match="schema 9; this version reads 1 to 2"):
+    with pytest.raises(CollectorError, match="schema 9; this version reads 1 to 3"):
         Ledger(ledger.path)
 
 
@@ -198,7 +198,7 @@ def epoch_row(ended_us: int | None, epoch: str = EPOCH) -> dict[str, object]:
         {"reason": "stop", "last_numbers": '[["a","trade",9]]'} if ended_us else {"reason": None, "last_numbers": None}
     )
     return {"epoch": epoch, "stream": "s", "exchange": "okx", "opened_us": 1, "ended_us": ended_us, **closed,
-            "kind": "stream", "overlaps": "[]"}  # fmt: skip
+            "kind": "stream", "overlaps": "[]", "after": ""}  # fmt: skip
 
 
 def numbered(key: str, value: int, **more: object) -> dict[str, object]:
@@ -294,7 +294,7 @@ def _epoch(reason: str | None, last: int) -> dict[str, object]:
     ended = {"ended_us": OPENED_US + last, "last_numbers": f'[["btcusdt","trade",{last}]]'} if reason else {}
     return {
         "epoch": EPOCH, "stream": "binance-0", "exchange": "binance", "opened_us": OPENED_US, "ended_us": None,
-        "reason": reason, "last_numbers": None, "kind": "stream", "overlaps": "[]", **ended,
+        "reason": reason, "last_numbers": None, "kind": "stream", "overlaps": "[]", "after": "", **ended,
     }  # fmt: skip
 
 

@@ -21,6 +21,7 @@ def made_old(path: Path) -> None:
             """
             DROP TABLE repairs; DROP TABLE checks;
             ALTER TABLE epochs DROP COLUMN kind; ALTER TABLE epochs DROP COLUMN overlaps;
+            ALTER TABLE epochs DROP COLUMN after;
             ALTER TABLE ranges DROP COLUMN first_id; ALTER TABLE ranges DROP COLUMN last_id;
             ALTER TABLE ranges DROP COLUMN first_us; ALTER TABLE ranges DROP COLUMN last_us;
             ALTER TABLE gaps ADD COLUMN repair TEXT NOT NULL DEFAULT 'open';
@@ -37,8 +38,8 @@ def test_an_open_segment_of_version_1_is_filled_on(tmp_path: Path) -> None:
     made_old(segment.path)
     stored(opened(tmp_path), batch(2, [event(2)]))
     assert query(segment.path, "SELECT exchange_sequence_id FROM trades ORDER BY id") == [("1",), ("2",)]
-    assert query(segment.path, "SELECT epoch, kind, overlaps FROM epochs") == [(EPOCH, "stream", "[]")]
-    assert query(segment.path, "SELECT value FROM meta WHERE key = 'schema_version'") == [("2",)]
+    assert query(segment.path, "SELECT epoch, kind, overlaps, after FROM epochs") == [(EPOCH, "stream", "[]", "")]
+    assert query(segment.path, "SELECT value FROM meta WHERE key = 'schema_version'") == [("3",)]
     assert query(segment.path, "SELECT count(*) FROM repairs") == [(0,)]
     assert query(segment.path, "SELECT first, last, first_id, last_id, first_us, last_us FROM ranges") == [
         (1, 2, None, "2", None, OPENED_US + 2)
@@ -68,16 +69,16 @@ def test_a_ledger_of_version_1_keeps_its_name_and_its_segments(tmp_path: Path) -
     assert migrated.data_directory == ledger.data_directory
     assert migrated.segments() == [entry]
     assert migrated.records("repairs") == []
-    assert query(ledger.path, "SELECT value FROM meta WHERE key = 'schema_version'") == [("2",)]
+    assert query(ledger.path, "SELECT value FROM meta WHERE key = 'schema_version'") == [("3",)]
 
 
-@pytest.mark.parametrize("said", ["3", "0", "new", ""])
+@pytest.mark.parametrize("said", ["4", "0", "new", ""])
 @pytest.mark.row("D5")
 def test_a_version_that_is_not_known_is_refused_and_left_as_it_is(tmp_path: Path, said: str) -> None:
     ledger = Ledger(tmp_path / "collector.db")
     with sqlite3.connect(ledger.path) as file:
         file.execute("UPDATE meta SET value = ? WHERE key = 'schema_version'", (said,))
     file.close()
-    with pytest.raises(CollectorError, match="this version reads 1 to 2"):
+    with pytest.raises(CollectorError, match="this version reads 1 to 3"):
         Ledger(ledger.path)
     assert query(ledger.path, "SELECT value FROM meta WHERE key = 'schema_version'") == [(said,)]

@@ -35,7 +35,7 @@ def test_making_a_segment_again_changes_nothing(tmp_path: Path) -> None:
     again = Segment.create(path, 99, "another directory", 5)
     assert identities(again.path) == ["1"]
     assert dict(query(path, "SELECT key, value FROM meta")) == {
-        "schema_version": "2",
+        "schema_version": "3",
         "segment": "1",
         "data_directory": DIRECTORY_ID,
         "opened_us": str(OPENED_US),
@@ -73,7 +73,7 @@ def test_a_segment_of_a_newer_schema_is_refused_with_both_versions(tmp_path: Pat
     made = opened(tmp_path)
     with made.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE meta SET value = '7' WHERE key = 'schema_version'")
-    with pytest.raises(CollectorError, match="schema 7; this version reads 1 to 2"):
+    with pytest.raises(CollectorError, match="schema 7; this version reads 1 to 3"):
         sealed(made).meta()
 
 
