@@ -18,7 +18,7 @@ from app.buffer.events import EventBuffer
 from app.codec import BatchCodec, ElementRejected, NewerFormat
 from app.errors import BufferUnavailable, CollectorError, Interrupted, SegmentSealed, StoreError
 from app.model import UNDECODED, Batch, Quarantined, Range
-from app.pipeline.late import WINDOW_US, LateTwins
+from app.pipeline.late import WINDOW_US, LateTwins, happened_us
 from app.store.engine import classify
 from app.store.insert import Counts, Lookup
 from app.store.known import KnownRanges
@@ -243,11 +243,12 @@ class Flush:
 
 
 def _may_have_twins(batches: Sequence[Batch], segment_opened_us: int) -> bool:
-    """Early in a segment, and early in an epoch, an event's twin may stand in the segment before.
+    """The twin of an event that was received or happened before a segment, or early in it, may stand in the one before;
+    so may that of an event early in an epoch.
 
     Clocks choose only where to look; whether two events are one is decided by identity.
     """
-    oldest_us = min((event.received_us for batch in batches for event in batch.events[:1]), default=segment_opened_us)
-    return oldest_us < segment_opened_us + WINDOW_US or any(
+    limit_us = segment_opened_us + WINDOW_US
+    return any(happened_us(event) < limit_us for batch in batches for event in batch.events) or any(
         batch.events and batch.events[0].received_us < batch.opened_us + WINDOW_US for batch in batches
     )

@@ -171,15 +171,16 @@ class Ledger:
             query = select(LEDGER_RECORDS[name]).filter_by(**where)
             return [dict(row._mapping) for row in connection.execute(query)]
 
-    def asked_for(self, exchange: str, symbols: Collection[str], since_us: int) -> list[int]:
-        """When events of these markets were asked for over REST and stored, from `since_us` on: in removed segments."""
+    def begun(self, exchange: str, symbols: Collection[str], since_us: int, *kinds: str) -> list[int]:
+        """When connections, or questions over REST, began from `since_us` on that brought events of these markets, in
+        removed segments. `kinds` of epochs."""
         epochs, ranges = LEDGER_RECORDS["epochs"], LEDGER_RECORDS["ranges"]
         query = (
             select(epochs.c.opened_us)
             .distinct()
             .join(ranges, ranges.c.epoch == epochs.c.epoch)
             .where(
-                epochs.c.kind == "rest",
+                epochs.c.kind.in_(kinds),
                 epochs.c.exchange == exchange,
                 epochs.c.opened_us >= since_us,
                 ranges.c.symbol.in_(sorted(symbols)),
