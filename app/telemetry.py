@@ -201,6 +201,12 @@ def segment_unreadable(segment: int, error: Exception) -> None:
     _seldom("segment.unreadable", str(segment), segment=segment, error=str(error), then="recording goes on without it")
 
 
+def twins_unknown(key: str, error: Exception) -> None:
+    _seldom(
+        "object.unreadable", key, key=key, error=str(error), then="what it holds may be stored again if it comes again"
+    )
+
+
 def segment_sealed(segment: int, rows: int) -> None:
     log.info("segment.sealed", segment=segment, rows=rows)
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
+from app import telemetry
+from app.errors import StoreError, VerifyFailed
 from app.model import ORDERBOOK, TRADE, Batch, Event
 from app.objects import parquet
 from app.objects.store import Store
@@ -38,7 +40,7 @@ class LateTwins:
     def find(self, batches: Sequence[Batch], opened_us: int) -> Lookup | None:
         """A lookup for those events of `batches` that happened before `opened_us`; None where there are none.
 
-        Objects are read here, so that no transaction waits for a store. Raises: StoreError; OSError; ValueError.
+        Objects are read here, so that no transaction waits for a store. Raises: StoreError; OSError.
         """
         late = [
             (batch.exchange, event) for batch in batches for event in batch.events if happened_us(event) < opened_us
@@ -106,7 +108,21 @@ class LateTwins:
                     found.update({(entry.symbol, name): data for name, data in self._rows(entry.key, ids)})
         return held
 
-    def _rows(self, key: str, ids: set[str]) -> Iterable[tuple[str, str]]:
-        with self._store().open(key) as file:
-            for chunk in parquet.read(file):
-                yield from ((name, data) for name, _, _, data, _ in chunk if name in ids)
+    def _rows(self, key: str, ids: set[str]) -> list[tuple[str, str]]:
+        """Rows of an object by identity. None of one that is lost: to wait for it would stop recording for ever."""
+        try:
+            with self._store().open(key) as file:
+                return [(name, data) for chunk in parquet.read(file) for name, _, _, data, _ in chunk if name in ids]
+        except (StoreError, OSError, ValueError) as error:
+            if not _is_lost(error):
+                raise
+            telemetry.twins_unknown(key, error)
+            return []
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether an object will not be readable the next time either: gone, moved to a class of storage that cannot be read, or
+    damaged (pyarrow says so by a ValueError, or an OSError that is none of the system's)."""
+    if isinstance(error, StoreError):
+        return isinstance(error, VerifyFailed) or "InvalidObjectState" in str(error)
+    return isinstance(error, ValueError) or (isinstance(error, OSError) and error.errno is None)

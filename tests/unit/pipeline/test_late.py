@@ -185,3 +185,24 @@ def test_trades_from_before_the_first_connection_that_each_connection_repeats_ar
     push(wiring, "bb", now_us, *last_trades(now_us + 5))
     counts = flush(wiring, now_us + 10).counts
     assert (counts.stored, counts.duplicates) == (0, 3)
+
+
+@pytest.mark.parametrize("fault", ["gone", "damaged", "cut"])
+def test_an_object_that_is_lost_keeps_nothing_out_of_the_record(rig: Rig, fault: str) -> None:
+    wiring = rig.wiring()
+    push(wiring, "aa", NOON_US, trade_of("1", NOON_US, NOON_US))
+    flush(wiring, NOON_US + 10)
+    for hour in (1, 2, 3):
+        flush(wiring, NOON_US + hour * HOUR_US)
+    periodic.archive(wiring, threading.Event())
+    (entry,) = wiring.ledger.objects()
+    path = wiring.settings.storage.local_path / entry.key
+    held = path.read_bytes()
+    path.unlink()
+    if fault != "gone":
+        path.write_bytes(b"?" * len(held) if fault == "damaged" else held[: len(held) // 2] + b"?" * 40 + held[-8:])
+    now_us = NOON_US + 3 * HOUR_US + HOUR_US // 2
+    push(wiring, "bb", now_us, trade_of("1", NOON_US, now_us), trade_of("2", now_us, now_us, number=2))
+    report = flush(wiring, now_us + 10)
+    assert (report.failed, report.counts.stored) == ({}, 2)
+    assert wiring.buffer.depths() == []
