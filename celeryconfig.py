@@ -82,7 +82,8 @@ def _every(task: str, seconds: float, **options: Any) -> dict[str, Any]:
 
 
 beat_schedule = {
-    "supervise": _every("streams.supervise", 5.0),
+    # With the time to connect, a killed worker's streams are collected again within their lease and 5 s.
+    "supervise": _every("streams.supervise", 3.0),
     "flush": _every("flush.run", settings.collector.batch_interval_secs),
     "reckon": _every("epochs.reckon", 30.0),
     "archive": _every("archive.run", settings.collector.archive_interval_secs),

@@ -22,6 +22,7 @@ _COMMANDS = {
     "certificate": "app.commands.certificate:certificate",
     "gaps": "app.commands.gaps:gaps",
     "repair": "app.commands.repair:repair",
+    "repair-ledger": "app.commands.repair_ledger:repair_ledger",
     "verify": "app.commands.verify:verify",
     "audit": "app.commands.audit:audit",
     "web": "app.commands.web:web",

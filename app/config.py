@@ -91,6 +91,8 @@ class Storage:
     local_path: Path = Path("data/objects")
     segments_path: Path = Path("data/segments")
     segment_secs: int = 3600
+    #: Bound of segments, unfinished objects and a local store together; 0: the file system's.
+    max_local_bytes: int = 0
     quarantine_max_bytes: int = 256 * 1024 * 1024
 
 

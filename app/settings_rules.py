@@ -33,6 +33,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "buffer.lease_secs": (1, 3600),
     "spool.max_bytes": (1024, 2**50),
     "storage.segment_secs": (5, 86_400),
+    "storage.max_local_bytes": (0, 2**60),
     "storage.quarantine_max_bytes": (1024, 2**50),
     "quality.rest_check_secs": (0, 86_400),
     "exchanges.connections": (1, 1000),

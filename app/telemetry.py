@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -23,14 +24,14 @@ log = structlog.get_logger("collector")
 _last: dict[tuple[str, str], tuple[float, int]] = {}
 
 
-def _seldom(event: str, subject: str, **facts: Any) -> None:
+def _seldom(event: str, subject: str, *, quiet_s: float = QUIET_S, level: str = "warning", **facts: Any) -> None:
     now_s = monotonic_s()
-    logged_s, suppressed = _last.get((event, subject), (now_s - QUIET_S, 0))
-    if now_s - logged_s < QUIET_S:
+    logged_s, suppressed = _last.get((event, subject), (now_s - quiet_s, 0))
+    if now_s - logged_s < quiet_s:
         _last[event, subject] = logged_s, suppressed + 1
         return
     _last[event, subject] = now_s, 0
-    log.warning(event, **facts, **({"repeated": suppressed} if suppressed else {}))
+    getattr(log, level)(event, **facts, **({"repeated": suppressed} if suppressed else {}))
 
 
 # stream
@@ -78,7 +79,10 @@ def frame_rejected(stream: str, reason: str, size_bytes: int) -> None:
 
 
 def gap_detected(stream: str, symbol: str, feed: str, from_id: str, to_id: str, size: int | None) -> None:
-    log.warning("gap.detected", stream=stream, symbol=symbol, feed=feed, from_id=from_id, to_id=to_id, size=size)
+    _seldom(
+        "gap.detected", f"{stream} {symbol} {feed}", stream=stream, symbol=symbol, feed=feed, from_id=from_id, to_id=to_id,
+        size=size,
+    )  # fmt: skip
 
 
 def gap_settled(market: str, from_id: str | None, to_id: str | None, state: str, found: int, detail: str) -> None:
@@ -160,7 +164,10 @@ def flush_committed(
 
 
 def flush_failed(stream: str, kind: str, error: Exception) -> None:
-    log.error("flush.failed", stream=stream, kind=kind, error=str(error), then="the claim stays in Redis")
+    _seldom(
+        "flush.failed", f"{stream} {kind}", level="error", stream=stream, kind=kind, error=str(error),
+        then="the claim stays in Redis",
+    )  # fmt: skip
 
 
 def flush_skipped(why: str) -> None:
@@ -168,11 +175,28 @@ def flush_skipped(why: str) -> None:
 
 
 def element_rejected(stream: str, error: Exception, size_bytes: int) -> None:
-    log.error("element.rejected", stream=stream, error=str(error), size_bytes=size_bytes, then="quarantined")
+    _seldom(
+        "element.rejected",
+        stream,
+        level="error",
+        stream=stream,
+        error=str(error),
+        size_bytes=size_bytes,
+        then="quarantined",
+    )
 
 
 def row_rejected(symbol: str, feed: str, number: int, error: str) -> None:
-    log.error("row.rejected", symbol=symbol, feed=feed, number=number, error=error, then="quarantined")
+    _seldom(
+        "row.rejected",
+        f"{symbol} {feed}",
+        level="error",
+        symbol=symbol,
+        feed=feed,
+        number=number,
+        error=error,
+        then="quarantined",
+    )
 
 
 def hole_found(stream: str, epoch: str, symbol: str, feed: str, first: int, last: int) -> None:
@@ -195,16 +219,6 @@ def reckoning_postponed(what: str, why: str) -> None:
 
 def segment_opened(segment: int, path: str) -> None:
     log.info("segment.opened", segment=segment, path=path)
-
-
-def segment_unreadable(segment: int, error: Exception) -> None:
-    _seldom("segment.unreadable", str(segment), segment=segment, error=str(error), then="recording goes on without it")
-
-
-def twins_unknown(key: str, error: Exception) -> None:
-    _seldom(
-        "object.unreadable", key, key=key, error=str(error), then="what it holds may be stored again if it comes again"
-    )
 
 
 def segment_sealed(segment: int, rows: int) -> None:
@@ -292,7 +306,8 @@ def stop_overdue(after_s: float) -> None:
         )
         hung[thread.name] = f"{ours.f_code.co_filename}:{ours.f_lineno} {ours.f_code.co_name}"
     line = {"event": "stop.overdue", "level": "error", "after_s": after_s, "threads": hung, "then": "exit code 1"}
-    os.write(2, json.dumps(line).encode() + b"\n")
+    with suppress(OSError):  # a log on a full disk: the process ends all the same
+        os.write(2, json.dumps(line).encode() + b"\n")
 
 
 def settings_changed(

@@ -19,7 +19,7 @@ from app.clock import monotonic_s, wall_us
 from app.errors import BufferUnavailable, CollectorError
 from app.wiring import Wiring
 
-#: Supervision runs every 5 s; without a sign of it for so long, beat or the worker is not running.
+#: Supervision runs every 3 s; without a sign of it for so long, beat or the worker is not running.
 BEAT_AGE_S = 30
 
 
@@ -28,7 +28,7 @@ def health(wiring: Wiring, uptime_s: float) -> tuple[dict[str, Any], int]:
     names = list(wiring.streams)
     body: dict[str, Any] = {"status": "healthy", "uptime_seconds": int(uptime_s)}
     try:
-        states = wiring.board.states(names)
+        states, troubles = wiring.board.states(names), wiring.board.troubles()
     except BufferUnavailable as error:
         body |= {"status": "unhealthy", "connections": {"up": 0, "total": len(names)}, "messages_dropped": 0}
         return body | {"degraded_reason": f"redis: {error}"}, 503
@@ -45,6 +45,9 @@ def health(wiring: Wiring, uptime_s: float) -> tuple[dict[str, Any], int]:
         return body | {"status": "degraded", "degraded_reason": "partial_connections"}, 200
     if body["messages_dropped"]:
         return body | {"status": "degraded", "degraded_reason": "backpressure"}, 200
+    for station, told in troubles.items():
+        if told["level"] == "degraded":
+            return body | {"status": "degraded", "degraded_reason": f"{station}: {told['detail']}"}, 200
     return body, 200
 
 

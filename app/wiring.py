@@ -27,6 +27,7 @@ from app.model import ORDERBOOK, Market
 from app.pipeline.outbox import Allowance, Outbox
 from app.pipeline.plan import Stream, chosen
 from app.pipeline.replan import Replan
+from app.pipeline.room import Disk
 
 if TYPE_CHECKING:
     from app.books.change import RestBook
@@ -68,6 +69,8 @@ class Wiring:
         self.file = file
         self._replan = Replan(settings, file, monotonic_s)
         self._step, self._interrupted = step, interrupted
+        #: In doubt: the files that are written have to be looked at, when a process starts and when SQLite says so.
+        self.segments_in_doubt, self.disk = True, Disk.of(settings, monotonic_s)
         #: One for all streams of the process; made here, because streams begin at the same moment on many threads.
         self.allowance = Allowance(settings.buffer.process_max_bytes)
         self._repairs: tuple[Mapping[str, ExchangeSettings], Repairs] | None = None
@@ -120,7 +123,7 @@ class Wiring:
     def ledger(self) -> Ledger:
         from app.store.ledger import Ledger
 
-        return Ledger(self.settings.database.path)
+        return Ledger(self.settings.database.path, self.settings.storage.segments_path)
 
     @cached_property
     def stored(self) -> Stored:

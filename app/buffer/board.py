@@ -9,6 +9,9 @@ import redis
 
 from app.buffer.client import answering, script
 
+#: Who may say that something keeps it from its work.
+STATIONS = ("flush", "archive", "segments")
+
 
 class Board:
     """Short-lived keys; a process that dies disappears from the board by itself."""
@@ -105,6 +108,22 @@ class Board:
             name.decode(): msgspec.json.decode(value)
             for name, value in sorted(zip(found[::2], found[1::2], strict=True))
         }
+
+    # stations
+
+    def trouble(self, station: str, notice: dict[str, Any], ttl_s: float) -> None:
+        """Put up for `ttl_s` what keeps a station from its work. Raises: BufferUnavailable."""
+        with answering():
+            self._redis.set(f"{self._prefix}:trouble:{station}", msgspec.json.encode(notice), px=int(ttl_s * 1000))
+
+    def all_well(self, station: str) -> None:
+        """Take it off. Raises: BufferUnavailable."""
+        with answering():
+            self._redis.delete(f"{self._prefix}:trouble:{station}")
+
+    def troubles(self) -> dict[str, dict[str, Any]]:
+        """Station -> its notice: level (`warning` or `degraded`), detail, since_us. Raises: BufferUnavailable."""
+        return {name: msgspec.json.decode(value) for name, value in self._found("trouble", list(STATIONS)).items()}
 
     # supervision
 

@@ -40,14 +40,21 @@ class Spool:
         self._tail: BinaryIO | None = None
         self._tail_bytes = 0
         self._lock: BinaryIO | None = None
+        self._lock_late = False
         #: The oldest file and how far into it everything has been delivered.
         self._delivered: tuple[str, int] = ("", 0)
         self._waiting: bool | None = None
 
     def lock(self) -> bool:
-        """Take the directory for this process, until `close`. False when another process of this host has it."""
+        """Take the directory for this process, until `close`. False when another process of this host has it.
+
+        Raises: OSError where the disk gives no place for it: then nothing waits there, and `append` tries again.
+        """
+        self._lock_late = True
         self.directory.mkdir(parents=True, exist_ok=True)
-        handle = (self.directory / "lock").open("ab")
+        # Not opened for writing: a file system that is read-only by now still says who uses the directory.
+        handle = os.fdopen(os.open(self.directory / "lock", os.O_RDONLY | os.O_CREAT, 0o644), "rb")
+        self._lock_late = False
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -74,6 +81,8 @@ class Spool:
 
     def append(self, element: bytes) -> None:
         """Write one element durably. Raises: SpoolFull (nothing written); OSError, after which nothing half stays."""
+        if self._lock_late and not self.lock():
+            raise BlockingIOError(f"{self.directory} is in use by another process of this host")
         held = size_bytes(self._root)
         if held + len(element) > self._max_bytes:
             raise SpoolFull(held, self._max_bytes)
@@ -92,7 +101,10 @@ class Spool:
         except OSError:
             self._tail = None  # it may end in half a record: the next append begins a new file
             tail.close()
-            os.truncate(tail.name, start)
+            if start:
+                os.truncate(tail.name, start)
+            else:  # a disk stays full for many attempts: none leaves an empty file behind
+                os.unlink(tail.name)
             raise
 
     def _begin_file(self) -> None:

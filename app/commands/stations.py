@@ -10,6 +10,7 @@ import click
 
 from app.commands.settings import wired
 from app.pipeline import periodic
+from app.pipeline.room import FULL
 from app.pipeline.supervise import drain_spools
 from app.store.ledger import REMOVED
 
@@ -23,13 +24,14 @@ def flush(final: bool) -> None:
     """Empty the Redis lists into SQLite now, once, and print what happened as JSON.
 
     Beat does this every [collector] batch_interval_secs; use it before maintenance, or when beat is down. Exit code 1
-    when another flush is going on or a claim stayed in Redis.
+    when another flush is going on, a claim stayed in Redis or the disk is too full to take one.
     """
     wiring = wired()
     drained = drain_spools(wiring) if final else True
     report = periodic.flush(wiring, threading.Event(), deadline_s=None, seal=final)
     click.echo(json.dumps({**report, "spools_empty": drained} if final else report))
-    sys.exit(1 if report.get("skipped") or report.get("failed") or not drained else 0)
+    full = (report.get("room") or {}).get("level") == FULL  # type: ignore[attr-defined]
+    sys.exit(1 if report.get("skipped") or report.get("failed") or full or not drained else 0)
 
 
 @click.command()

@@ -18,14 +18,19 @@ BAD_CONNECTIONS = {"down", "failed", "refused", "rate_limited"}
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: feeds, streams, workers, totals.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object: feeds, streams, workers, troubles, totals."
+)
 def status(as_json: bool) -> None:
     """Show every connection and feed: state, since when, age of the last data, and why; then the stream workers.
 
     The answer comes from what the stream workers published in Redis in the last seconds; a stream that nobody runs is
     shown as `down`. Workers share the streams equally: one that joins is given its part after some seconds.
 
-    Exit code 1 when a connection is down, failed or refused, or a feed is stale, halted or rejected.
+    What keeps flush, archive or a spool from its work (a disk that is full, read-only or broken, a store that refuses) is
+    named below; a disk that is 80 % full is a warning.
+
+    Exit code 1 when a connection is down, failed or refused, a feed is stale, halted or rejected, or something is degraded.
     """
     wiring = wired()
     states = wiring.board.states(list(wiring.streams))
@@ -48,14 +53,30 @@ def status(as_json: bool) -> None:
                 )
             )  # fmt: skip
     bad = [row for row in rows if row["state"] in BAD or row["connection"] in BAD_CONNECTIONS]
+    troubles = {**wiring.board.troubles(), **_refusals(states)}
+    degraded = [name for name, told in troubles.items() if told["level"] == "degraded"]
     if as_json:
-        told = {"feeds": rows, "streams": states, "workers": workers, "total": len(rows), "bad": len(bad)}
+        told = {
+            "feeds": rows, "streams": states, "workers": workers, "troubles": troubles, "total": len(rows), "bad": len(bad),
+        }  # fmt: skip
         click.echo(json.dumps(told))
     else:
         _table(rows)
         _workers(workers)
+        for name, trouble in troubles.items():
+            since = f" since {_time(trouble['since_us'])} UTC" if "since_us" in trouble else ""
+            click.echo(f"{trouble['level']}{since}: {name}: {trouble['detail']}")
         click.echo(f"{len(rows)} feeds, {len(bad)} need a look")
-    sys.exit(1 if bad else 0)
+    sys.exit(1 if bad or degraded else 0)
+
+
+def _refusals(states: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Spools that take nothing while Redis takes nothing either, as notices."""
+    return {
+        f"spool of {name}": {"level": "degraded", "detail": state["spool_refusal"]}
+        for name, state in states.items()
+        if state.get("spool_refusal")
+    }
 
 
 def _not_yet(stream: Any) -> list[dict[str, Any]]:

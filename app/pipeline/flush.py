@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
-from app import telemetry
+from app import telemetry, telemetry_disk
 from app.buffer.events import EventBuffer
 from app.codec import BatchCodec, ElementRejected, NewerFormat
 from app.errors import BufferUnavailable, CollectorError, Interrupted, SegmentSealed, StoreError
@@ -187,7 +187,7 @@ class Flush:
             try:
                 self._kept(entry).load_known(known, fresh)
             except (DBAPIError, OSError) as error:  # one damaged file must not stop recording: identities still hold
-                telemetry.segment_unreadable(entry.number, error)
+                telemetry_disk.segment_unreadable(entry.number, error)
                 known.doubt(fresh)
         self._ledger.load_known(known, fresh)
 
@@ -223,7 +223,9 @@ class Flush:
             try:
                 self._seal(entry, report)
             except (DBAPIError, CollectorError, OSError) as error:  # it stays `sealing`, and stops nothing else
-                telemetry.segment_unreadable(entry.number, error)
+                telemetry_disk.segment_unreadable(entry.number, error)
+                if classify(error) == "damaged":
+                    report.failed[f"segment {entry.number}"] = "damaged"
 
     def _seal(self, entry: SegmentEntry, report: FlushReport) -> None:
         """Mark, settle and count one segment; each step may be repeated."""

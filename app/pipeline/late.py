@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
-from app import telemetry
+from app import telemetry_disk
 from app.errors import StoreError, VerifyFailed
 from app.model import ORDERBOOK, TRADE, Batch, Event
 from app.objects import parquet
@@ -116,7 +116,7 @@ class LateTwins:
         except (StoreError, OSError, ValueError) as error:
             if not _is_lost(error):
                 raise
-            telemetry.twins_unknown(key, error)
+            telemetry_disk.twins_unknown(key, error)
             return []
 
 

@@ -5,14 +5,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
-from app import telemetry
+from app import telemetry, telemetry_disk
 from app.buffer.lease import Holding
-from app.errors import BufferFull, BufferUnavailable, Interrupted
+from app.clock import wall_us
+from app.errors import BufferFull, BufferUnavailable, CollectorError, Interrupted
 from app.pipeline import reckoning
+from app.pipeline.mending import TOLD_S, mend, named_damaged
+from app.pipeline.rebuild import RebuildReport, rebuild
+from app.pipeline.room import FULL
+from app.pipeline.trouble import room_of, watched
+from app.store.ledger import OPEN, SEALED, SEALING
+from app.store.salvage import damage_of
 from app.wiring import LOCK_SECS, OWNER_SECS, Wiring
 
-#: A flush run ends after this even if the lists fill faster than it empties them, so that a turn-over is never missed.
+#: A flush run ends after this even if more waits than it can take in that time, so that a turn-over is never missed.
 FLUSH_DEADLINE_S = 20.0
 #: A run that judges books ends after this and goes on the next minute: the archive waits in the same queue.
 CERTIFY_DEADLINE_S = 20.0
@@ -60,8 +68,16 @@ def flush(
 ) -> dict[str, object]:
     """One flush run; `seal` then seals the open segment whatever its age.
 
-    Raises: OwnedElsewhere, BufferUnavailable, SQLAlchemy's errors for an unusable ledger.
+    Nothing is claimed while the disk is full (`room` of the report). What a disk or database refuses is `failed` there,
+    and on the board. Raises: OwnedElsewhere, BufferUnavailable.
     """
+    every_s = wiring.settings.collector.batch_interval_secs
+    return watched(wiring, "flush", every_s, lambda: _flush(wiring, stop, deadline_s=deadline_s, seal=seal))
+
+
+def _flush(wiring: Wiring, stop: threading.Event, *, deadline_s: float | None, seal: bool) -> dict[str, object]:
+    if wiring.segments_in_doubt:
+        _mend_ledger(wiring)
     wiring.claim_ownership("flush", wiring.owner, OWNER_SECS)
     with _alone(wiring, "flush") as ours:
         if ours is None:
@@ -69,15 +85,31 @@ def flush(
             return {"skipped": "another run is going on"}
         if stop.is_set():
             return {"skipped": "this worker is stopping"}
+        if wiring.segments_in_doubt:
+            mend(wiring, (OPEN, SEALING, SEALED))
+            wiring.segments_in_doubt = False
         run = wiring.flush()
-        report = run.run(deadline_s=deadline_s, keep_going=lambda: ours() and not stop.is_set())
+        room = room_of(wiring)
+
+        def keep_going() -> bool:
+            nonlocal room
+            room = room_of(wiring)
+            return room.level != FULL and ours() and not stop.is_set()
+
+        report = run.run(deadline_s=deadline_s, keep_going=keep_going)
+        wiring.segments_in_doubt = "damaged" in report.failed.values()
         if seal and not report.failed:
             run.turn_over(report, now=True)
-        return report.as_dict()
+        return report.as_dict() | ({"room": {"level": room.level, "detail": str(room)}} if room.level else {})
 
 
 def archive(wiring: Wiring, stop: threading.Event, *, final: bool = False) -> dict[str, object]:
     """One archive cycle. Raises: OwnedElsewhere, StoreError when no store can be used at all, BufferUnavailable."""
+    every_s = wiring.settings.collector.archive_interval_secs
+    return watched(wiring, "archive", every_s, lambda: _archive(wiring, stop, final=final))
+
+
+def _archive(wiring: Wiring, stop: threading.Event, *, final: bool) -> dict[str, object]:
     server = wiring.settings.aws.home_server_name or "(no server name)"
     every_s, deadline_s = wiring.settings.collector.archive_interval_secs, wiring.settings.archive.deadline_secs
     for store in wiring.stores:
@@ -90,7 +122,13 @@ def archive(wiring: Wiring, stop: threading.Event, *, final: bool = False) -> di
         if stop.is_set():
             return {"skipped": "this worker is stopping"}
         try:
-            return wiring.archive().run(final=final, keep_going=lambda: ours() and not stop.is_set()).as_dict()
+            cycle = partial(wiring.archive().run, final=final, keep_going=lambda: ours() and not stop.is_set())
+            report = cycle()
+            if report.removed_segments:
+                wiring.ledger.backup()  # their records are there alone
+            if (damaged := named_damaged(report.failed)) and mend(wiring, (SEALED,), damaged):
+                report = cycle()
+            return report.as_dict()
         except Interrupted as error:
             telemetry.archive_skipped(str(error))
             return {"skipped": str(error)}
@@ -141,6 +179,37 @@ def repair(
         return report.as_dict()
 
 
+def repair_ledger(wiring: Wiring, *, dry_run: bool) -> RebuildReport:
+    """Rebuild the ledger while neither flush nor archive runs. Raises: CollectorError where one might; as `rebuild`."""
+    if workers := wiring.board.workers():
+        raise CollectorError(f"processes run ({', '.join(workers)}): stop them first")
+    return _rebuild(wiring, dry_run=dry_run)
+
+
+def _rebuild(wiring: Wiring, *, dry_run: bool) -> RebuildReport:
+    with _alone(wiring, "flush") as flush, _alone(wiring, "archive") as archive:
+        if flush is None or archive is None:
+            raise CollectorError("a flush or archive is going on, or was killed less than 30 s ago: stop the processes")
+        settings = wiring.settings
+        return rebuild(settings.database.path, settings.storage.segments_path, wiring.stores, dry_run=dry_run)
+
+
+def _mend_ledger(wiring: Wiring) -> None:
+    """A ledger that is damaged, or gone from beside its segments, is rebuilt before anything is written.
+
+    Raises: CollectorError where that cannot be done (now): nothing is claimed then.
+    """
+    path, segments = wiring.settings.database.path, wiring.settings.storage.segments_path
+    fault = damage_of(path) if path.exists() else "gone" if any(segments.glob("*/*.db")) else ""
+    if fault:
+        telemetry_disk.ledger_damaged(str(path), fault)
+        report = _rebuild(wiring, dry_run=False)
+        said = f"the ledger was damaged ({fault}) and rebuilt: {'; '.join(report.findings) or 'it adds up'}"
+        wiring.board.trouble("segments", {"level": "degraded", "since_us": wall_us(), "detail": said}, TOLD_S)
+
+
 def housekeeping(wiring: Wiring) -> dict[str, object]:
     """Keep the quarantine within `[storage] quarantine_max_bytes`; says how many bytes were let go."""
-    return {"quarantine_let_go_bytes": wiring.ledger.bound_quarantine(wiring.settings.storage.quarantine_max_bytes)}
+    if let_go := wiring.ledger.bound_quarantine(wiring.settings.storage.quarantine_max_bytes):
+        telemetry_disk.frames_let_go(let_go)
+    return {"quarantine_let_go_bytes": let_go}

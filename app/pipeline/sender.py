@@ -62,6 +62,8 @@ class Sender:
         self._retry_s = self._silent_s = 0.0
         self._renew_s = monotonic_s() + lease.ttl_s / 3
         self._publish_s = 0.0
+        #: Why the spool did not take the last batch that Redis did not take; "" once one has gone its way.
+        self.spool_refusal = ""
         #: Set when Redis says somebody else holds the lease: the reader closes its socket then.
         self.lost = Flag()
         #: Set when supervision wants another worker to have the stream (`publish` says so): the reader ends then.
@@ -102,12 +104,14 @@ class Sender:
             self._in_hand = self._encoded(self._taken)
             self._taken = None
         if not self._spool and self._push(self._in_hand):
-            self._in_hand = None
+            self._in_hand, self.spool_refusal = None, ""
             return True
         try:
             self._spool.append(self._in_hand)
             self._in_hand = None
+            self.spool_refusal = ""
         except (SpoolFull, OSError) as error:
+            self.spool_refusal = str(error)
             telemetry.spool_refused(self._stream, error)
             self._pause.wait(self._interval_s)
         self._drain()

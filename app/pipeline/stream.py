@@ -180,6 +180,7 @@ class StreamRunner:
             "frames": progress.frames,
             "events": progress.events,
             "refused": self._outbox.refused,
+            "spool_refusal": self._sender.spool_refusal,
             "queued": self._outbox.queued,
             "last_data_us": progress.last_data_us,
             "last_error": session.last_error if session else "",

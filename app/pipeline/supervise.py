@@ -80,7 +80,7 @@ def collect(wiring: Wiring, name: str, stop: threading.Event, crowded: Callable[
         return "leased elsewhere"
     spool = wiring.spool(name)
     patience = 60  # somebody may be draining it at this moment
-    while not (locked := spool.lock()) and patience and not stop.wait(0.05):
+    while not (locked := _locked(spool)) and patience and not stop.wait(0.05):
         patience -= 1
     if not locked:
         lease.release()
@@ -98,6 +98,15 @@ def collect(wiring: Wiring, name: str, stop: threading.Event, crowded: Callable[
         except BufferUnavailable:
             pass  # it runs out by itself
     return reason
+
+
+def _locked(spool: spools.Spool) -> bool:
+    """Whether the spool is ours. A disk that gives no place for one keeps no stream from recording into Redis."""
+    try:
+        return spool.lock()
+    except OSError as error:
+        telemetry.spool_refused(spool.directory.name, error)
+        return True
 
 
 def follow_settings(wiring: Wiring, stop: threading.Event, changed: Callable[[], object] = lambda: None) -> None:

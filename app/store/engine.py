@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -48,19 +51,26 @@ def begin_wal(engine: Engine) -> None:
 
     Not done at every connect: a sealed segment has left it for good.
     """
-    raw = engine.raw_connection()
     until_s = monotonic_s() + BUSY_TIMEOUT_MS / 1000
-    try:
+    with bare(engine) as cursor:
         while True:
             try:
-                raw.cursor().execute("PRAGMA journal_mode=WAL")
+                cursor.execute("PRAGMA journal_mode=WAL")
                 return
             except sqlite3.OperationalError as error:  # of two that begin at once SQLite lets neither wait
                 if classify(error) != "locked" or monotonic_s() > until_s:
                     raise
                 sleep(0.01)
-    finally:
-        raw.close()
+
+
+@contextmanager
+def bare(engine: Engine) -> Iterator[Any]:
+    """A cursor outside any transaction. Raises: DBAPIError, as a connection of the engine does."""
+    try:
+        with closing(engine.raw_connection()) as raw:
+            yield raw.cursor()
+    except sqlite3.Error as error:
+        raise DBAPIError(None, None, error) from error
 
 
 def readonly(path: Path, *, immutable: bool = False) -> Engine:
@@ -77,10 +87,12 @@ def readonly(path: Path, *, immutable: bool = False) -> Engine:
 
 
 def classify(error: Exception) -> str:
-    """`locked, full, io, constraint` or `other`: what the caller may do about a failed statement."""
+    """`locked, full, io, damaged, constraint` or `other`: what the caller may do about a failed statement."""
     original = error.orig if isinstance(error, DBAPIError) else error
     code = getattr(original, "sqlite_errorcode", None)
     primary = code & 0xFF if isinstance(code, int) else None
+    if code == sqlite3.SQLITE_IOERR_SHMSIZE:  # the index of the log has no room
+        return "full"
     kinds = {
         sqlite3.SQLITE_BUSY: "locked",
         sqlite3.SQLITE_LOCKED: "locked",
@@ -88,6 +100,8 @@ def classify(error: Exception) -> str:
         sqlite3.SQLITE_IOERR: "io",
         sqlite3.SQLITE_READONLY: "io",
         sqlite3.SQLITE_CANTOPEN: "io",
+        sqlite3.SQLITE_CORRUPT: "damaged",
+        sqlite3.SQLITE_NOTADB: "damaged",
         sqlite3.SQLITE_CONSTRAINT: "constraint",
         sqlite3.SQLITE_TOOBIG: "constraint",
         sqlite3.SQLITE_MISMATCH: "constraint",
@@ -97,5 +111,7 @@ def classify(error: Exception) -> str:
     if isinstance(original, (OverflowError, UnicodeError, sqlite3.InterfaceError, sqlite3.ProgrammingError)):
         return "constraint"
     if isinstance(original, OSError):
-        return "io"
+        return "full" if original.errno in (errno.ENOSPC, errno.EDQUOT) else "io"
+    if "Could not decode to UTF-8" in str(original):  # no other page, but other bytes than were written
+        return "damaged"
     return "other"

@@ -6,6 +6,7 @@ What has rows could be rebuilt from segments and manifests; ranges of pure dupli
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, and_, func, insert, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
+from app.errors import CollectorError
 from app.model import UNCLEAN_END
-from app.store.engine import begin_wal, writable
+from app.store.engine import bare, begin_wal, writable
 from app.store.known import KnownRanges
 from app.store.migrate import prepare
 from app.store.schema import LEDGER_INDEXES, LEDGER_RECORDS, conflicts, ledger, objects, segments
@@ -49,9 +51,11 @@ class ObjectEntry(NamedTuple):
 
 
 class Ledger:
-    """The ledger of one data directory. Made on first use."""
+    """The ledger of one data directory. Made on first use, unless there are segments without it: that is a lost one."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, segments: Path | None = None) -> None:
+        if segments is not None and not path.exists() and any(segments.glob("*/*.db")):
+            raise CollectorError(f"{path} is gone, and {segments} holds segments of it: collector repair-ledger")
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._engine = writable(path)
@@ -148,6 +152,20 @@ class Ledger:
             query = select(conflicts.c.key, conflicts.c.segment).where(conflicts.c.store == store)
             return {key: number for key, number in connection.execute(query)}
 
+    def backup(self) -> None:
+        """A copy of all of it at `backup_path`, in place of the one before. Raises: DBAPIError, OSError."""
+        target = backup_path(self.path)
+        fresh = target.with_name(f"{target.name}.tmp")
+        fresh.unlink(missing_ok=True)
+        try:
+            with bare(self._engine) as cursor:
+                cursor.execute("VACUUM INTO ?", (str(fresh),))
+            with fresh.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(fresh, target)
+        finally:
+            fresh.unlink(missing_ok=True)
+
     # records of removed segments
 
     def begin_removal(self, number: int, rows: int, records: Mapping[str, Iterable[list[dict[str, object]]]]) -> bool:
@@ -215,6 +233,11 @@ class Ledger:
                 reason = table.c.reason + " (frame let go)"
                 connection.execute(update(table).where(where).values(frame=b"", reason=reason))
             return let_go
+
+
+def backup_path(path: Path) -> Path:
+    """Where the copy of the ledger at `path` lies."""
+    return path.with_name(f"{path.name}.backup")
 
 
 def _fold_epochs(connection: Connection, found: Iterable[dict[str, object]]) -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Engine, Select, func, select
+from sqlalchemy.exc import DBAPIError
 
 from app.errors import SegmentSealed
 from app.model import Batch, Event
-from app.store.engine import begin_wal, readonly, writable
+from app.store.engine import bare, begin_wal, classify, readonly, writable
 from app.store.insert import Counts, Lookup, insert
 from app.store.known import KnownRanges
 from app.store.migrate import prepare, readable
@@ -89,21 +90,18 @@ class Segment:
 
     def settle(self) -> bool:
         """Move the log into the file and drop it, so that the file alone is the segment. False while a reader is in."""
-        raw = self.engine.raw_connection()
         try:
-            raw.cursor().execute("PRAGMA busy_timeout=0")  # a reader is not waited for: the next run comes soon
-            busy, *_ = raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            if busy:
-                return False
-            try:
-                (mode,) = raw.cursor().execute("PRAGMA journal_mode=DELETE").fetchone()
-            except Exception as error:
-                if "locked" in str(error):
+            with bare(self.engine) as cursor:
+                cursor.execute("PRAGMA busy_timeout=0")  # a reader is not waited for: the next run comes soon
+                busy, *_ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                if busy:
                     return False
-                raise
-            return bool(mode == "delete")
-        finally:
-            raw.close()
+                (mode,) = cursor.execute("PRAGMA journal_mode=DELETE").fetchone()
+                return bool(mode == "delete")
+        except DBAPIError as error:
+            if classify(error) == "locked":
+                return False
+            raise
 
 
 class SealedSegment:

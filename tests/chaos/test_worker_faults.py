@@ -227,6 +227,7 @@ CEILING_KIB = 320 * 1024
 
 
 @pytest.mark.row("X12")
+@pytest.mark.row("K10")
 def test_a_burst_of_fifty_times_the_rate_is_stored_whole_within_the_memory_it_may_take(
     day: Day, record_property: Record
 ) -> None:

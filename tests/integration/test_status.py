@@ -42,6 +42,23 @@ def test_the_stream_workers_are_shown_with_their_streams(rig: Rig) -> None:
     assert {row["why"] for row in feeds} == {"no stream worker has a free thread"}
 
 
+def test_what_keeps_a_station_from_its_work_is_shown_and_needs_a_person(rig: Rig) -> None:
+    rig.write({"okx": ["BTC-USDT"]})
+    board = rig.wiring().board
+    feeds = [{"symbol": "BTC-USDT", "feed": "trade", "state": "live", "since_us": 1, "age_s": 0.1, "why": ""}]
+    state = {"connection": "open", "why": "", "feeds": feeds, "spool_refusal": ""}
+    board.publish("okx-0-orderbook.trade", state, 60)
+    board.trouble("flush", {"level": "warning", "detail": "disk: 83 %", "since_us": 1_790_000_000_000_000}, 60)
+    answer = rig.collector("status")
+    assert (answer.returncode, answer.stdout.splitlines()[-2:]) == (
+        0, ["warning since 09-21 14:13:20 UTC: flush: disk: 83 %", "1 feeds, 0 need a look"],
+    )  # fmt: skip
+    board.publish("okx-0-orderbook.trade", {**state, "spool_refusal": "No space left on device"}, 60)
+    answer = rig.collector("status", "--json")
+    troubles = json.loads(answer.stdout)["troubles"]
+    assert (answer.returncode, sorted(troubles)) == (1, ["flush", "spool of okx-0-orderbook.trade"])
+
+
 def test_live_feeds_are_fine_and_a_refused_one_needs_a_look(
     rig: Rig, exchange_server: Callable[..., ExchangeProcess]
 ) -> None:

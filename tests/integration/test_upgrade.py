@@ -196,6 +196,8 @@ def test_the_fixtures_hold_what_an_upgrade_may_meet(old: Old) -> None:
         assert {name for name, rows in held.items() if rows} >= {"epochs", "ranges", "gaps", "quarantine"}
 
 
+@pytest.mark.row("C7")
+@pytest.mark.row("D5")
 def test_everything_sent_to_the_old_version_and_to_this_one_is_archived_once_byte_for_byte(old: Old) -> None:
     compare(old.wiring, [entry for entry in old.sent if "data" in entry])
 

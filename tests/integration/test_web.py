@@ -145,6 +145,17 @@ def test_refused_events_degrade_the_health(rig: Rig) -> None:
     assert body["messages_dropped"] == 7
 
 
+def test_what_keeps_a_station_from_its_work_degrades_the_health_and_a_warning_does_not(rig: Rig) -> None:
+    rig.write({"okx": ["BTC-USDT"]})
+    wiring = rig.wiring()
+    publish(wiring, state(OKX))
+    wiring.board.trouble("flush", {"level": "warning", "detail": "disk: 83 %", "since_us": 1}, 60)
+    assert Client(rig.wiring()).get("/health").json()["status"] == "healthy"
+    wiring.board.trouble("archive", {"level": "degraded", "detail": "the disk is full", "since_us": 1}, 60)
+    body = Client(rig.wiring()).get("/health").json()
+    assert (body["status"], body["degraded_reason"]) == ("degraded", "archive: the disk is full")
+
+
 def test_a_connection_that_failed_is_not_counted_as_up_and_says_why(rig: Rig) -> None:
     rig.write({"bybit": ["BTCUSDT"]})
     wiring = rig.wiring()

@@ -136,6 +136,7 @@ def test_the_format_of_an_element_stays_what_is_stored_today() -> None:
     ]
 
 
+@pytest.mark.row("C7")
 def test_a_batch_of_a_version_that_knew_no_kinds_repairs_and_checks_is_read() -> None:
     written = batch(2, [event(1)], end=None)
     fields = msgspec.msgpack.decode(msgspec.msgpack.encode(written))[:11]
@@ -186,6 +187,7 @@ def test_what_is_no_batch_inside_is_rejected(packed: bytes) -> None:
         CODEC.decode(element(packed))
 
 
+@pytest.mark.row("C7")
 def test_a_newer_version_is_refused_with_the_remedy() -> None:
     newer = element(msgspec.msgpack.encode(batch(1, [])), version=2)
     with pytest.raises(ElementRejected, match="batch format 2; this version reads 1: upgrade before you drain it"):

@@ -49,6 +49,20 @@ def test_who_publishes_no_more_disappears(board: Board) -> None:
     assert board.states(["a", "b"]) == {"b": {"n": 2}}
 
 
+def test_a_station_says_what_keeps_it_from_its_work_until_all_is_well(board: Board) -> None:
+    notice = {"level": "degraded", "detail": "the disk is full", "since_us": 1}
+    assert board.troubles() == {}
+    board.trouble("flush", {"level": "warning"}, 60)
+    board.trouble("flush", notice, 60)
+    board.trouble("archive", notice, 0.001)
+    until_s = time.monotonic() + 10
+    while "archive" in board.troubles():
+        assert time.monotonic() < until_s
+    assert board.troubles() == {"flush": notice}
+    board.all_well("flush")
+    assert board.troubles() == {}
+
+
 def test_those_with_a_lease_are_the_streams_somebody_collects(board: Board, client: redis.Redis, rig: Rig) -> None:
     lease = Lease(client, rig.prefix, "stream:a", "token", 60)
     lease.acquire()

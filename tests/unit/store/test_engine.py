@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -153,12 +154,15 @@ def test_a_refused_value_is_told_from_every_other_error(
     assert classify(failure(lambda: table(sql, value))) == kind
 
 
-def test_errors_of_the_system_are_io_and_the_unknown_is_other() -> None:
-    assert classify(OSError(28, "No space left on device")) == "io"
+def test_errors_of_the_system_are_full_or_io_and_the_unknown_is_other() -> None:
+    assert classify(OSError(errno.ENOSPC, "No space left on device")) == "full"
+    assert classify(OSError(errno.EROFS, "Read-only file system")) == "io"
     assert classify(RuntimeError("?")) == "other"
 
 
-def test_a_file_that_is_no_database_is_neither_locked_nor_full(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_and_a_text_that_is_none_are_damaged(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     path.write_bytes(b"not a database " * 1000)
-    assert classify(failure(lambda: pragma(writable(path), "journal_mode"))) == "other"
+    assert classify(failure(lambda: pragma(writable(path), "journal_mode"))) == "damaged"
+    with writable(tmp_path / "b.db").connect() as found:
+        assert classify(failure(lambda: found.exec_driver_sql("SELECT CAST(x'ff' AS TEXT)").all())) == "damaged"

@@ -30,6 +30,7 @@ def made_old(path: Path) -> None:
     file.close()
 
 
+@pytest.mark.row("D5")
 def test_an_open_segment_of_version_1_is_filled_on(tmp_path: Path) -> None:
     segment = opened(tmp_path)
     stored(segment, batch(1, [event(1)]))
@@ -58,6 +59,7 @@ def test_a_sealed_segment_of_version_1_is_read_as_it_is(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+@pytest.mark.row("D5")
 def test_a_ledger_of_version_1_keeps_its_name_and_its_segments(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "collector.db")
     entry = ledger.open_segment(OPENED_US, lambda number, opened_us: f"{number}.db")
@@ -70,6 +72,7 @@ def test_a_ledger_of_version_1_keeps_its_name_and_its_segments(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("said", ["3", "0", "new", ""])
+@pytest.mark.row("D5")
 def test_a_version_that_is_not_known_is_refused_and_left_as_it_is(tmp_path: Path, said: str) -> None:
     ledger = Ledger(tmp_path / "collector.db")
     with sqlite3.connect(ledger.path) as file:
