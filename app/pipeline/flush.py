@@ -187,8 +187,9 @@ class Flush:
             try:
                 self._kept(entry).load_known(known, fresh)
             except (DBAPIError, OSError) as error:  # one damaged file must not stop recording: identities still hold
-                telemetry_disk.segment_unreadable(entry.number, error)
-                known.doubt(fresh)
+                if entry.number in {kept.number for kept in self._ledger.segments(SEALING, SEALED)}:
+                    telemetry_disk.segment_unreadable(entry.number, error)
+                    known.doubt(fresh)  # else it was removed meanwhile, and the ledger has its numbers
         self._ledger.load_known(known, fresh)
 
     def _open(self) -> tuple[Segment, SegmentEntry, SealedSegment | None]:

@@ -15,10 +15,13 @@ from app.codec import BatchCodec
 from app.model import Batch, EpochEnd, Range
 from app.pipeline import periodic
 from app.pipeline.audit import audit
+from app.pipeline.flush import Flush
 from app.pipeline.outbox import Allowance, Epoch, Outbox
 from app.pipeline.reckoning import declare, findings
 from app.pipeline.sender import Sender
 from app.pipeline.survey import survey
+from app.store.ledger import SegmentEntry
+from app.store.segment import SealedSegment
 from app.wiring import Wiring
 from tests.support.batches import OPENED_US, STREAM, batch, event
 from tests.support.path import NEVER, finish, records
@@ -229,3 +232,25 @@ def test_losses_are_declared_for_the_feeds_of_the_plan_of_which_nothing_came(wir
     found = {(row["symbol"], row["feed"]): (row["first"], row["start_us"]) for row in records(wiring, "losses")}
     assert found == {("btcusdt", "trade"): (6, OPENED_US + 5), ("btcusdt", "orderbook"): (1, OPENED_US)}
     assert audit(wiring, deep=True).totals()["unknown_losses"] == 2
+
+
+def test_a_hole_is_declared_also_while_the_segment_before_it_is_being_removed(
+    wiring: Wiring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever stores what shows a hole is the last to see it: nothing later shows it again."""
+    push(wiring, trades(1, 1, 3))
+    flush(wiring, seal=True)
+    flush(wiring, seal=True)
+    push(wiring, trades(3, 7, 9, end=end(9)))
+    kept = Flush._kept
+
+    def removed_meanwhile(self: Flush, entry: SegmentEntry) -> SealedSegment:
+        if entry.number == 1:
+            periodic.archive(wiring, NEVER)
+        return kept(self, entry)
+
+    monkeypatch.setattr(Flush, "_kept", removed_meanwhile)
+    flush(wiring)
+    assert [entry.number for entry in wiring.ledger.segments("removed")] == [1]
+    found = audit(wiring)
+    assert (found.differences, found.totals()["lost"]) == ([], 3)
