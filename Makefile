@@ -5,13 +5,17 @@ ARGS ?=
 dev = @command -v $(PYTHON) >/dev/null 2>&1 || { echo "python3 is missing: install Python 3.11 to 3.14" >&2; exit 2; }; \
 	exec $(PYTHON) dev.py
 
-.PHONY: help setup demo run live test bench lint lock
+.PHONY: help setup demo drill soak run live test bench lint lock
 help:
 	$(dev) help
 setup:
 	$(dev) setup
 demo:  # make demo DURATION=60 PORT=9090
 	$(dev) demo $(if $(DURATION),--duration $(DURATION)) $(if $(PORT),--port $(PORT)) $(ARGS)
+drill:  # make drill ONLY=K1,R3
+	$(dev) drill $(if $(ONLY),--only $(ONLY)) $(ARGS)
+soak:  # make soak MINUTES=10
+	$(dev) soak $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 run:
 	$(dev) run $(ARGS)
 live:  # make live EXCHANGE=binance

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Sets Collector up and runs it: python3 dev.py setup|demo|run|live|test|bench|lint|lock [arguments].
+"""Sets Collector up and runs it: python3 dev.py setup|demo|drill|soak|run|live|test|bench|lint|lock [arguments].
 
 Every command first makes `.venv` ready: with the packages of requirements.lock, each checked by its hash. That needs
 the network once; when nothing has changed, the next call starts at once and without it. No root, no Docker.
@@ -28,7 +28,7 @@ LOG = VENV / "setup.log"
 
 FIT = [(3, 14), (3, 13), (3, 12), (3, 11)]
 
-#: What must not leak from a person's shell into a demo or a test. `run` keeps everything.
+#: What must not leak from a person's shell into a demo, a drill or a test. `run` keeps everything.
 LEAKS = re.compile(
     r"COLLECTOR_.*|AWS_.*|DYNACONF_.*|.*_FOR_DYNACONF|CELERY_.*|FLOWER_.*|APP|CONFIG_PATH"
     r"|BATCH_INTERVAL|ARCHIVE_INTERVAL_SECS|WS_.*_SECS|BUCKET_NAME|METRICS_PORT|FEEDS|HOME_SERVER_NAME"
@@ -42,6 +42,8 @@ USAGE = """usage: python3 dev.py COMMAND [arguments]
 
   setup   make .venv ready (every other command does so first)
   demo    record built-in exchanges for a while and prove the record complete: demo --duration 60
+  drill   let every fault happen for real, and see each promise kept: drill --only K1,R3
+  soak    the same under load, by chance: soak --minutes 10
   run     run everything in one go with settings.toml
   live    test against the real exchanges: live --exchange binance
   test    run the tests: test -k words
@@ -284,7 +286,7 @@ def main(arguments):
     if command in ("help", "-h", "--help"):
         print(USAGE)
         return 0
-    if command not in ("setup", "demo", "run", "live", "test", "bench", "lint", "lock"):
+    if command not in ("setup", "demo", "drill", "soak", "run", "live", "test", "bench", "lint", "lock"):
         raise Stop(f"{command!r} is no command\n\n{USAGE}")
     setup()
     tidy = clean(os.environ)
@@ -304,7 +306,7 @@ def main(arguments):
     elif command == "live":
         become(live(rest), dict(clean(os.environ, proxies=True), COLLECTOR_TEST_LIVE="1"))
     else:
-        become([str(VENV / "bin" / "collector"), command] + rest, tidy if command == "demo" else dict(os.environ))
+        become([str(VENV / "bin" / "collector"), command] + rest, dict(os.environ) if command == "run" else tidy)
     return 0
 
 

@@ -13,6 +13,8 @@ _COMMANDS = {
     "check": "app.commands.check:check",
     "run": "app.commands.run:run",
     "demo": "app.commands.demo:demo",
+    "drill": "app.commands.drill:drill",
+    "soak": "app.commands.soak:soak",
     "status": "app.commands.status:status",
     "markets": "app.commands.markets:markets",
     "exchange-server": "app.venues.cli:exchange_server",

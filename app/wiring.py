@@ -73,6 +73,7 @@ class Wiring:
         self.segments_in_doubt, self.disk = True, Disk.of(settings, monotonic_s)
         #: One for all streams of the process; made here, because streams begin at the same moment on many threads.
         self.allowance = Allowance(settings.buffer.process_max_bytes)
+        self.unreleased: dict[str, Lease] = {}  # locks of runs that ended while Redis was away, by name
         self._repairs: tuple[Mapping[str, ExchangeSettings], Repairs] | None = None
 
     @property
@@ -106,10 +107,9 @@ class Wiring:
 
     def _admit(self, venue: str, pace: Pace) -> float:
         """Seconds to wait for the venue's budget; 0.0 where Redis cannot say: the stream's own backoff paces it then."""
-        try:
+        with suppress(BufferUnavailable):
             return self.budget.take(venue, "connect", pace)
-        except BufferUnavailable:
-            return 0.0
+        return 0.0
 
     def _stay_away(self, venue: str, seconds: float) -> None:
         with suppress(BufferUnavailable):

@@ -8,9 +8,9 @@ from tasks.stopping import STOP
 from tasks.wired import wiring
 
 
-@app.task(name="archive.run", acks_late=True, ignore_result=True)
+@app.task(name="archive.run", acks_late=False, ignore_result=True)
 def run() -> dict[str, object]:
-    """One archive cycle; a cycle that is still going makes this one a no-op."""
+    """One archive cycle; a cycle that is still going makes this one a no-op. Acknowledged early, as the flush."""
     return periodic.archive(wiring(), STOP)
 
 

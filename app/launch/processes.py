@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -55,7 +56,9 @@ class Processes:
         self, environ: Mapping[str, str], directory: Path | None, logs: Path, say: Callable[[str], None]
     ) -> None:
         self.environ, self._directory, self._logs, self._say = dict(environ), directory, logs, say
-        self._commands: dict[str, list[str]] = {}
+        self._commands: dict[str, tuple[list[str], dict[str, str]]] = {}
+        #: Held while processes are started and taken off: whoever stops one is not overtaken by `look`.
+        self._lock = threading.RLock()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._deaths: dict[str, list[float]] = {}
         logs.mkdir(parents=True, exist_ok=True)
@@ -63,34 +66,49 @@ class Processes:
     def log(self, name: str) -> Path:
         return self._logs / f"{name}.log"
 
-    def start(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
-        """Start a process in a session of its own, so that Ctrl-C reaches us alone and we stop it in order."""
-        self._commands[name] = command
-        with self.log(name).open("ab") as output:
+    def start(self, name: str, command: list[str], environ: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """Start a process in a session of its own, so that Ctrl-C reaches us alone and we stop it in order.
+
+        `environ`: what it has in its environment beside everybody's.
+        """
+        more = dict(environ or {})
+        with self._lock, self.log(name).open("ab") as output:
             process = subprocess.Popen(
-                command, cwd=self._directory, env=self.environ, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                start_new_session=True,
+                command, cwd=self._directory, env={**self.environ, **more}, stdin=subprocess.DEVNULL, stdout=output,
+                stderr=output, start_new_session=True,
             )  # fmt: skip
-        self._running[name] = process
+            self._commands[name] = command, more
+            self._running[name] = process
         return process
+
+    def pid(self, name: str) -> int:
+        """Of the process that has this name now. Raises: KeyError where none has."""
+        return self._running[name].pid
+
+    def start_again(self, name: str) -> None:
+        """Start one that was stopped, as it was."""
+        self.start(name, *self._commands[name])
 
     def look(self) -> None:
         """Start again what has died. Raises: ProcessDied for one that keeps dying."""
         now_s = time.monotonic()
-        for name, process in list(self._running.items()):
-            code = process.poll()
-            if code is None:
-                continue
-            deaths = [s for s in self._deaths.get(name, []) if now_s - s < RESTART_WINDOW_S] + [now_s]
-            self._deaths[name] = deaths
-            if len(deaths) > MAX_RESTARTS:
-                raise ProcessDied(name, code, self.log(name))
-            self._say(f"{name} ended with {code}; starting it again (see {self.log(name)})")
-            self.start(name, self._commands[name])
+        with self._lock:
+            for name, process in list(self._running.items()):
+                code = process.poll()
+                if code is None:
+                    continue
+                deaths = [s for s in self._deaths.get(name, []) if now_s - s < RESTART_WINDOW_S] + [now_s]
+                self._deaths[name] = deaths
+                if len(deaths) > MAX_RESTARTS:
+                    raise ProcessDied(name, code, self.log(name))
+                self._say(f"{name} ended with {code}; starting it again (see {self.log(name)})")
+                self.start(name, *self._commands[name])
 
     def stop(self, *names: str, timeout_s: float = 30.0) -> dict[str, int]:
         """SIGTERM to these (all where none is named), wait, SIGKILL what is left; returns the exit codes."""
-        chosen = {name: self._running.pop(name) for name in (names or tuple(self._running)) if name in self._running}
+        with self._lock:
+            wanted = [name for name in names or tuple(self._running) if name in self._running]
+            chosen = {name: self._running.pop(name) for name in wanted}
         for process in chosen.values():
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)

@@ -31,6 +31,9 @@ REPAIR_DEADLINE_S = 8.0
 @contextmanager
 def _alone(wiring: Wiring, name: str) -> Iterator[Callable[[], bool] | None]:
     """Holds the lock of `name`, renewed from a thread; yields a question "still ours?", or None when it is taken."""
+    if (left := wiring.unreleased.get(name)) is not None:
+        left.release()  # a Redis that was away may have kept it
+        wiring.unreleased.pop(name, None)
     lease = wiring.lease(f"lock:{name}", LOCK_SECS)
     try:
         if not lease.acquire():
@@ -39,6 +42,9 @@ def _alone(wiring: Wiring, name: str) -> Iterator[Callable[[], bool] | None]:
     except BufferFull:  # a full Redis takes no lock; it is emptied all the same, for the lock only saves work
         yield lambda: True
         return
+    except BufferUnavailable:
+        wiring.unreleased[name] = lease  # it may have been taken all the same
+        raise
     done, lost = threading.Event(), threading.Event()
 
     def renew() -> None:
@@ -60,7 +66,7 @@ def _alone(wiring: Wiring, name: str) -> Iterator[Callable[[], bool] | None]:
         try:
             lease.release()
         except BufferUnavailable:
-            pass  # it runs out by itself
+            wiring.unreleased[name] = lease  # it runs out by itself, but this process need not wait for that
 
 
 def flush(

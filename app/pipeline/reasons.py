@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+
+from sqlalchemy.exc import DBAPIError
 
 from app.model import UNDECODED, Batch, Gap, Quarantined
 from app.pipeline.survey import Survey
 from app.quality.balance import Difference, open_ended
+from app.store.ledger import OPEN, SEALED, SEALING
 from app.store.reading import gaps_and_quarantined
 from app.wiring import Wiring
 
 #: From, to, how many events (None: nobody knows), and what it is, so that the same one read twice is one.
 _Reason = tuple[int, int, int | None, str]
+
+
+def kept_segments(wiring: Wiring) -> set[int]:
+    """Numbers of the segments whose files nobody is removing. Raises: SQLAlchemy's errors for an unusable ledger."""
+    return {entry.number for entry in wiring.ledger.segments(OPEN, SEALING, SEALED)}
 
 
 class Reasons:
@@ -25,10 +34,17 @@ class Reasons:
                 if x.size is not None or open_ended(read.records.epochs.get(epoch), x, runs, losses):
                     name = f"{x.exchange}/{x.symbol} {x.feed}"
                     self._found.setdefault(name, set()).add((x.start_us, x.end_us, x.size, f"{epoch} loss {x.first}"))
-        files = [(one.path, one.settled) for one in read.segments if one.path.exists()]
-        for exchange, symbol, feed, start_us, end_us, size, name in gaps_and_quarantined(
-            [*files, (wiring.ledger.path, False)]
-        ):
+        for one in read.segments:
+            try:
+                self._add_file(one.path, one.settled)
+            except DBAPIError:
+                if one.entry.number in kept_segments(wiring):
+                    raise
+                # removed meanwhile: the ledger, which is read last, has it all
+        self._add_file(wiring.ledger.path, False)
+
+    def _add_file(self, path: Path, settled: bool) -> None:
+        for exchange, symbol, feed, start_us, end_us, size, name in gaps_and_quarantined([(path, settled)]):
             self._found.setdefault(f"{exchange}/{symbol} {feed}", set()).add((start_us, end_us, size, name))
 
     def add(self, batch: Batch) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from app.codec import BatchCodec, ElementRejected
 from app.model import ORDERBOOK, TRADE, Market
 from app.objects import parquet
-from app.pipeline.reasons import Reasons
+from app.pipeline.reasons import Reasons, kept_segments
 from app.pipeline.survey import Survey, waiting
 from app.quality.balance import Balance, Difference
 from app.store.ledger import OPEN, SEALED, SEALING, VERIFIED
@@ -90,7 +90,16 @@ def compare(
             database.execute("BEGIN")
             _note_sent(database, files, report, market, progress)
             reasons = Reasons(wiring, read)
-            _note_held(database, wiring, read, reasons, market, progress)
+            while True:
+                kept = kept_segments(wiring)
+                try:
+                    _note_held(database, wiring, read, reasons, market, progress)
+                    break
+                except DBAPIError:  # removed while it was read: its objects hold the rows
+                    if kept <= kept_segments(wiring):
+                        raise
+                    database.execute("DELETE FROM held")
+                    database.execute("DELETE FROM ids")
             differences = [*_wrong(database, report), *_absent(database, files, report, reasons, market)]
         finally:
             database.close()

@@ -124,3 +124,14 @@ def _records(connection: Connection, epochs: list[str] | None, *, count: bool) -
         )
         told.quarantined = {(exchange, symbol, feed): n for exchange, symbol, feed, n in counted}
     return told
+
+
+def newest_received_us(path: Path, *, settled: bool) -> dict[str, int]:
+    """exchange -> when the newest event of its ranges was received; empty where the segment is still being made or gone."""
+    if not path.exists():
+        return {}
+    with readonly(path, immutable=settled).connect() as connection:
+        if not connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE name = 'replays'").first():
+            return {}
+        found = connection.exec_driver_sql("SELECT exchange, max(last_us) FROM ranges GROUP BY exchange")
+        return {exchange: us for exchange, us in found if us is not None}

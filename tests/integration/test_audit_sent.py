@@ -13,9 +13,10 @@ import pytest
 
 from app.codec import BatchCodec
 from app.model import ORDERBOOK, TRADE, Batch, EpochEnd, Event, Gap, Loss, Quarantined, Range, runs
-from app.pipeline import periodic
+from app.pipeline import periodic, reasons
 from app.pipeline.audit import audit
 from app.pipeline.sent import SentReport
+from app.store.segment import SealedSegment
 from app.wiring import Wiring
 from tests.support.batches import EPOCH, OPENED_US, STREAM, batch, event
 from tests.support.path import NEVER, finish
@@ -195,3 +196,22 @@ def test_refetched_trades_and_events_that_the_exchange_kept_back_are_no_faults(w
     del withheld["data"]
     report, differences = compared(wiring, tmp_path, opened(), line(1), withheld, line(3), closed())
     assert (report, differences) == (SentReport(sent=2, held=3, refetched=1), [])
+
+
+@pytest.mark.parametrize("at", ["rows", "reasons"])
+def test_a_segment_that_is_removed_while_it_is_read_is_read_from_its_objects(
+    wiring: Wiring, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    received(wiring, [event(1), event(2)])
+    owner, name = (SealedSegment, "rows") if at == "rows" else (reasons, "gaps_and_quarantined")
+    real = getattr(owner, name)
+
+    def removed_first(*arguments: Any) -> Any:
+        monkeypatch.setattr(owner, name, real)
+        finish(wiring)
+        return real(*arguments)
+
+    monkeypatch.setattr(owner, name, removed_first)
+    report, differences = compared(wiring, tmp_path, opened(), line(1), line(2), closed())
+    assert (report, differences) == (SentReport(sent=2, held=2), [])
+    assert len(wiring.ledger.objects()) == 1

@@ -148,10 +148,9 @@ def test_what_beat_sends_is_worthless_once_the_next_one_is_due(app: Any) -> None
     assert {entry["task"] for entry in schedule.values()} <= set(app.tasks)
 
 
-def test_stream_tasks_are_acknowledged_early_and_the_periodic_ones_late(app: Any) -> None:
-    assert {name: app.tasks[name].acks_late for name in ("streams.run", "flush.run", "archive.run")} == {
-        "streams.run": False, "flush.run": True, "archive.run": True,
-    }  # fmt: skip
+def test_every_task_is_acknowledged_early(app: Any) -> None:
+    """A message that is not acknowledged when Redis goes away ends its worker: kombu has no address to give it back to."""
+    assert not any(app.tasks[name].acks_late for name in app.tasks)
     assert app.tasks["streams.run"].max_retries == 0
     assert app.conf.result_backend is None
 

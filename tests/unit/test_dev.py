@@ -153,12 +153,13 @@ def test_tests_and_demo_do_not_see_the_settings_of_the_shell_but_run_does(checko
         "HOME": "/home/x",
     }
     seen = {}
-    for command in ("test", "demo", "live", "run"):
+    for command in ("test", "demo", "drill", "soak", "live", "run"):
         run(checkout, command, **shell, **kept)
         seen[command] = {name: value for name, value in environment(checkout).items() if name in {**shell, **kept}}
         asked = environment(checkout).get("COLLECTOR_TEST_LIVE")
         assert asked == ("1" if command == "live" else None)
-    assert seen == {"test": kept, "demo": kept, "live": {**kept, **proxies}, "run": {**shell, **kept}}
+    tidy = dict.fromkeys(("test", "demo", "drill", "soak"), kept)
+    assert seen == {**tidy, "live": {**kept, **proxies}, "run": {**shell, **kept}}
 
 
 def test_exit_codes_and_arguments_go_through(checkout: Path) -> None:
@@ -183,11 +184,14 @@ def test_make_hands_its_variables_on(checkout: Path) -> None:
     if make is None:
         pytest.skip("make is not installed")
     environ = {"PATH": "/usr/bin:/bin", "PLAY_LOG": str(checkout / "calls"), "PLAY_FAIL": "never"}
-    for words in (["demo", "DURATION=60", "PORT=9191"], ["live", "EXCHANGE=okx"], ["test", "ARGS=-k 'a or b'"]):
+    for words in (["demo", "DURATION=60", "PORT=9191"], ["drill", "ONLY=K1,R3"], ["soak", "MINUTES=2"],
+                  ["live", "EXCHANGE=okx"], ["test", "ARGS=-k 'a or b'"]):  # fmt: skip
         command = [make, "-C", str(checkout), f"PYTHON={sys.executable}", *words]
         subprocess.run(command, env=environ, check=True, capture_output=True, timeout=60)
     assert calls(checkout)[2:] == [
         "demo --duration 60 --port 9191",
+        "drill --only K1,R3",
+        "soak --minutes 2",
         "-m pytest -ra -m live -k okx",
         "-m pytest -ra -n 2 --dist loadscope -k a or b",
     ]
