@@ -61,3 +61,9 @@ def segment_unreadable(segment: int, error: Exception) -> None:
     telemetry._seldom(
         "segment.unreadable", str(segment), segment=segment, error=str(error), then="recording goes on without it"
     )
+
+
+def twins_unknown(key: str, error: Exception) -> None:
+    telemetry._seldom(
+        "object.unreadable", key, key=key, error=str(error), then="what it holds may be stored again if it comes again"
+    )

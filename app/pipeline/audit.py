@@ -165,7 +165,8 @@ def _manifests(
     wiring: Wiring, read: Survey, result: Audit, market: Market | None, progress: Callable[[str], None]
 ) -> None:
     """What objects hold by their manifests, against the ledger's ranges, or the segment's while its file is kept."""
-    kept = {one.entry.number: one.told for one in read.segments}
+    # What was still open when it was read may have been sealed and archived since, with more in it.
+    kept = {one.entry.number: one.told for one in read.segments if one.settled}
     gone = {number for number, state in read.ledger.states.items() if state in (REMOVING, REMOVED)}
     listed: dict[tuple[str, str, str], Counter[_Listed]] = {}
     for entry in _verified(wiring):

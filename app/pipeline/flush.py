@@ -18,7 +18,7 @@ from app.buffer.events import EventBuffer
 from app.codec import BatchCodec, ElementRejected, NewerFormat
 from app.errors import BufferUnavailable, CollectorError, Interrupted, SegmentSealed, StoreError
 from app.model import UNDECODED, Batch, Quarantined, Range
-from app.pipeline.late import WINDOW_US, LateTwins
+from app.pipeline.late import WINDOW_US, LateTwins, happened_us
 from app.store.engine import classify
 from app.store.insert import Counts, Lookup
 from app.store.known import KnownRanges
@@ -187,8 +187,9 @@ class Flush:
             try:
                 self._kept(entry).load_known(known, fresh)
             except (DBAPIError, OSError) as error:  # one damaged file must not stop recording: identities still hold
-                telemetry_disk.segment_unreadable(entry.number, error)
-                known.doubt(fresh)
+                if entry.number in {kept.number for kept in self._ledger.segments(SEALING, SEALED)}:
+                    telemetry_disk.segment_unreadable(entry.number, error)
+                    known.doubt(fresh)  # else it was removed meanwhile, and the ledger has its numbers
         self._ledger.load_known(known, fresh)
 
     def _open(self) -> tuple[Segment, SegmentEntry, SealedSegment | None]:
@@ -245,11 +246,12 @@ class Flush:
 
 
 def _may_have_twins(batches: Sequence[Batch], segment_opened_us: int) -> bool:
-    """Early in a segment, and early in an epoch, an event's twin may stand in the segment before.
+    """The twin of an event that was received or happened before a segment, or early in it, may stand in the one before;
+    so may that of an event early in an epoch.
 
     Clocks choose only where to look; whether two events are one is decided by identity.
     """
-    oldest_us = min((event.received_us for batch in batches for event in batch.events[:1]), default=segment_opened_us)
-    return oldest_us < segment_opened_us + WINDOW_US or any(
+    limit_us = segment_opened_us + WINDOW_US
+    return any(happened_us(event) < limit_us for batch in batches for event in batch.events) or any(
         batch.events and batch.events[0].received_us < batch.opened_us + WINDOW_US for batch in batches
     )

@@ -121,8 +121,8 @@ class Search:
         exchanges = {gap["exchange"] for gap in holes}
         rest = {
             row["epoch"]: epoch_of(row)
-            for row in self._stored.records("epochs")
-            if row.get("kind") == "rest" and row["exchange"] in exchanges and row["opened_us"] >= since_us
+            for row in self._stored.records("epochs", since=("opened_us", since_us))
+            if row.get("kind") == "rest" and row["exchange"] in exchanges
         }
         fetched: dict[Market, list[tuple[Run, str]]] = {}
         for run, row in gaps.arrived(self._stored.ranges(rest)):

@@ -26,13 +26,19 @@ def _single(row: Row) -> tuple[int, int]:
     return int(row[0]), int(row[0])
 
 
+def _binance(row: Row) -> tuple[int, int]:
+    """A trade, or the aggregate `f-l` that came over REST where single trades are not served."""
+    first, _, last = row[0].partition("-")
+    return int(first), int(last or first)
+
+
 def _okx(row: Row) -> tuple[int, int]:
     """A row stands for `count` trades, of which its id is the last. Source: okx.com/docs-v5, "Trades channel"."""
     return int(row[0]) - _OKX.decode(row[3]).count + 1, int(row[0])
 
 
 #: First and last id of a row, by exchange. Upbit's and Bybit's ids skip.
-_IDS: dict[str, Callable[[Row], tuple[int, int]]] = {"binance": _single, "coinbase": _single, "okx": _okx}
+_IDS: dict[str, Callable[[Row], tuple[int, int]]] = {"binance": _binance, "coinbase": _single, "okx": _okx}
 
 
 class TradeIds:

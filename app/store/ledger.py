@@ -20,7 +20,7 @@ from app.model import UNCLEAN_END
 from app.store.engine import bare, begin_wal, writable
 from app.store.known import KnownRanges
 from app.store.migrate import prepare
-from app.store.schema import LEDGER_RECORDS, conflicts, ledger, objects, segments
+from app.store.schema import LEDGER_INDEXES, LEDGER_RECORDS, conflicts, ledger, objects, segments
 
 OPEN, SEALING, SEALED, REMOVING, REMOVED = "open", "sealing", "sealed", "removing", "removed"
 WRITTEN, VERIFIED = "written", "verified"
@@ -62,6 +62,8 @@ class Ledger:
         begin_wal(self._engine)
         with self._engine.begin() as connection:
             meta = prepare(connection, ledger, path, {"data_directory": uuid.uuid4().hex})
+            for index in LEDGER_INDEXES:
+                connection.exec_driver_sql(index)
         #: UUID of this data directory, made with it.
         self.data_directory = meta["data_directory"]
 
@@ -189,15 +191,16 @@ class Ledger:
             query = select(LEDGER_RECORDS[name]).filter_by(**where)
             return [dict(row._mapping) for row in connection.execute(query)]
 
-    def asked_for(self, exchange: str, symbols: Collection[str], since_us: int) -> list[int]:
-        """When events of these markets were asked for over REST and stored, from `since_us` on: in removed segments."""
+    def begun(self, exchange: str, symbols: Collection[str], since_us: int, *kinds: str) -> list[int]:
+        """When connections, or questions over REST, began from `since_us` on that brought events of these markets, in
+        removed segments. `kinds` of epochs."""
         epochs, ranges = LEDGER_RECORDS["epochs"], LEDGER_RECORDS["ranges"]
         query = (
             select(epochs.c.opened_us)
             .distinct()
             .join(ranges, ranges.c.epoch == epochs.c.epoch)
             .where(
-                epochs.c.kind == "rest",
+                epochs.c.kind.in_(kinds),
                 epochs.c.exchange == exchange,
                 epochs.c.opened_us >= since_us,
                 ranges.c.symbol.in_(sorted(symbols)),
@@ -215,16 +218,20 @@ class Ledger:
         """Empty the oldest quarantined frames until at most `max_bytes` are held; the rows stay. Returns bytes let go."""
         table = LEDGER_RECORDS["quarantine"]
         with self._engine.begin() as connection:
-            held = connection.execute(select(func.coalesce(func.sum(func.length(table.c.frame)), 0))).scalar_one()
+            length = func.length(table.c.frame).label("length")
+            held = connection.execute(select(func.coalesce(func.sum(length), 0))).scalar_one()
+            if held <= max_bytes:
+                return 0
             let_go = 0
-            for row in connection.execute(
-                select(table).where(func.length(table.c.frame) > 0).order_by(table.c.received_us)
-            ):
+            # The frames themselves are never read: there may be gigabytes of them.
+            key = list(table.primary_key)
+            for row in connection.execute(select(*key, length).where(length > 0).order_by(table.c.received_us)).all():
                 if held - let_go <= max_bytes:
                     break
-                let_go += len(row.frame)
-                where = and_(*(table.c[c.name] == getattr(row, c.name) for c in table.primary_key))
-                connection.execute(update(table).where(where).values(frame=b"", reason=row.reason + " (frame let go)"))
+                let_go += row.length
+                where = and_(*(column == getattr(row, column.name) for column in key))
+                reason = table.c.reason + " (frame let go)"
+                connection.execute(update(table).where(where).values(frame=b"", reason=reason))
             return let_go
 
 

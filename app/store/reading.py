@@ -25,7 +25,7 @@ class Told:
     """Rows of the record tables as the file's version has them, and what was counted now."""
 
     epochs: list[Row] = field(default_factory=list)
-    #: Other epochs of the streams of those that have no end: who came after them. Nothing else is read of these.
+    #: Later epochs of the streams of those that were asked for: who came after them. Nothing else is read of these.
     neighbours: list[Row] = field(default_factory=list)
     ranges: list[Row] = field(default_factory=list)
     losses: list[Row] = field(default_factory=list)
@@ -64,8 +64,14 @@ def read_ledger(path: Path, *, epochs: Iterable[str] | None = None, count: bool 
             chosen = sorted({*epochs, *(epoch for (epoch,) in endless)})
         told = _records(connection, chosen, count=count)
         if chosen is not None:
-            query = f"SELECT * FROM epochs WHERE stream IN (SELECT stream FROM epochs WHERE {_ENDLESS})"
-            others = [dict(row._mapping) for row in connection.exec_driver_sql(query)]
+            # Who came after them, and nobody who was there before: the ledger may know years of connections.
+            query = (
+                "SELECT e.* FROM (SELECT stream, min(opened_us) AS since_us FROM epochs"
+                " WHERE epoch IN (SELECT value FROM json_each(?)) GROUP BY stream) AS c CROSS JOIN epochs AS e"
+                " WHERE e.stream = c.stream AND e.opened_us > c.since_us"
+            )
+            named = (msgspec.json.encode(chosen).decode(),)
+            others = [dict(row._mapping) for row in connection.exec_driver_sql(query, named)]
             told.neighbours = [{**row, "last_numbers": None} for row in others if row["epoch"] not in set(chosen)]
         told.states = {
             number: state for number, state in connection.exec_driver_sql("SELECT number, state FROM segments")

@@ -202,3 +202,12 @@ conflicts = Table(
     Column("detail", Text, nullable=False),
     sqlite_with_rowid=False,
 )
+
+#: The ledger grows for as long as Collector runs, and is asked every few seconds for what is new: found without reading
+#: what is old. Made where they are not there yet; no part of the format.
+LEDGER_INDEXES = (
+    "CREATE INDEX IF NOT EXISTS checks_by_end ON checks (kind, end_us)",
+    "CREATE INDEX IF NOT EXISTS epochs_by_begin ON epochs (opened_us)",
+    "CREATE INDEX IF NOT EXISTS epochs_of_stream ON epochs (stream, opened_us)",
+    "CREATE INDEX IF NOT EXISTS epochs_without_end ON epochs (epoch) WHERE ended_us IS NULL",
+)

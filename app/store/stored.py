@@ -43,13 +43,24 @@ class Stored:
         later = [SEGMENT_RECORDS[name].c[column] >= since_us] if since else []
         return self._united(name, lambda query: query.filter_by(**where).where(*later))
 
-    def ranges(self, epochs: Collection[str]) -> list[Row]:
-        """The ranges of these epochs; those of one (epoch, symbol, feed) in ascending order of their numbers."""
-        column = SEGMENT_RECORDS["ranges"].c.epoch
+    def ranges(self, epochs: Collection[str], symbols: Collection[str] | None = None) -> list[Row]:
+        """The ranges of these epochs, of `symbols` where they are given; those of one (epoch, symbol, feed) in ascending
+        order of their numbers."""
+        found = self._of_epochs("ranges", epochs, symbols)
+        return sorted(found, key=lambda row: (row["epoch"], row["symbol"], row["feed"], row["first"]))
+
+    def gaps(self, epochs: Collection[str]) -> list[Row]:
+        """The gaps that these epochs showed."""
+        return self._of_epochs("gaps", epochs)
+
+    def _of_epochs(self, name: str, epochs: Collection[str], symbols: Collection[str] | None = None) -> list[Row]:
+        table = SEGMENT_RECORDS[name]
+        also = [table.c.symbol.in_(sorted(symbols))] if symbols is not None else []
         found: list[Row] = []
         for part in _chunks(epochs):
-            found += self._united("ranges", _among(column, part))
-        return sorted(found, key=lambda row: (row["epoch"], row["symbol"], row["feed"], row["first"]))
+            of_these = _among(table.c.epoch, part)
+            found += self._united(name, lambda query, of_these=of_these: of_these(query).where(*also))  # type: ignore[misc]
+        return found
 
     def present(self, *, since_us: int | None = None) -> set[tuple[str, str, str]]:
         """(epoch, symbol, feed) of everything in the kept segments; with `since_us` also of all epochs in the ledger

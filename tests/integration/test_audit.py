@@ -18,6 +18,7 @@ from app.model import Batch, EpochEnd, Loss, Market, Range
 from app.objects import layout, manifest, parquet
 from app.pipeline import periodic
 from app.pipeline.audit import Audit, audit
+from app.pipeline.survey import survey
 from app.wiring import Wiring
 from tests.support.batches import OPENED_US, STREAM, batch, event, undecoded
 from tests.support.path import NEVER, finish, until
@@ -217,6 +218,23 @@ def test_a_market_is_looked_at_alone(wiring: Wiring) -> None:
     assert audit(wiring, market=Market("binance", "btcusdt")).differences == []
     eth = audit(wiring, market=Market("binance", "ethusdt"))
     assert ([b.symbol for b in eth.balances], only(eth)[0]) == (["ethusdt"], "numbers 3..3")
+
+
+def test_a_segment_that_is_archived_while_the_audit_reads_is_no_difference(
+    wiring: Wiring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(wiring, trades(1, 1, 3))
+    flush(wiring)
+
+    def survey_and_then(*args: Any, **more: Any) -> Any:
+        read = survey(*args, **more)
+        push(wiring, trades(2, 4, 6))
+        flush(wiring, seal=True)
+        periodic.archive(wiring, NEVER)
+        return read
+
+    monkeypatch.setattr("app.pipeline.audit.survey", survey_and_then)
+    assert audit(wiring).differences == []
 
 
 @pytest.mark.timeout(60)

@@ -17,10 +17,13 @@ from app.codec import BatchCodec
 from app.model import Batch, EpochEnd, Range
 from app.pipeline import periodic
 from app.pipeline.audit import audit
+from app.pipeline.flush import Flush
 from app.pipeline.outbox import Allowance, Epoch, Outbox
 from app.pipeline.reckoning import declare, findings
 from app.pipeline.sender import Sender
 from app.pipeline.survey import survey
+from app.store.ledger import SegmentEntry
+from app.store.segment import SealedSegment
 from app.wiring import Wiring
 from tests.support.batches import OPENED_US, STREAM, batch, event
 from tests.support.path import NEVER, Collecting, Scripted, bybit_trade, finish, records, until
@@ -303,3 +306,25 @@ def test_a_connection_that_is_in_the_ledger_alone_is_known(wiring: Wiring) -> No
     flush(wiring)
     assert reckon(wiring) == NOTHING
     assert audit(wiring).differences == []
+
+
+def test_a_hole_is_declared_also_while_the_segment_before_it_is_being_removed(
+    wiring: Wiring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever stores what shows a hole is the last to see it: nothing later shows it again."""
+    push(wiring, trades(1, 1, 3))
+    flush(wiring, seal=True)
+    flush(wiring, seal=True)
+    push(wiring, trades(3, 7, 9, end=end(9)))
+    kept = Flush._kept
+
+    def removed_meanwhile(self: Flush, entry: SegmentEntry) -> SealedSegment:
+        if entry.number == 1:
+            periodic.archive(wiring, NEVER)
+        return kept(self, entry)
+
+    monkeypatch.setattr(Flush, "_kept", removed_meanwhile)
+    flush(wiring)
+    assert [entry.number for entry in wiring.ledger.segments("removed")] == [1]
+    found = audit(wiring)
+    assert (found.differences, found.totals()["lost"]) == ([], 3)

@@ -142,3 +142,67 @@ def test_a_trade_that_was_fetched_hours_after_it_happened_is_known_when_it_comes
         wiring.buffer.push("binance-rest", BatchCodec().encode(once_more))
     counts = flush(wiring, NOON_US + 5 * HOUR_US + 60_000_000).counts
     assert (counts.stored, counts.duplicates) == (0, 1)
+
+
+def trade_of(identity: str, happened_us: int, received_us: int, number: int = 1) -> Event:
+    return Event("btcusdt", "trade", number, identity, received_us, happened_us, f'{{"t":{identity}}}')
+
+
+def test_a_feed_asked_for_again_in_a_quiet_market_stores_its_last_trade_once(rig: Rig) -> None:
+    """The connection is old, and the segment not new: only the trade's own time tells where its twin is."""
+    wiring = rig.wiring()
+    flush(wiring, NOON_US)
+    push(wiring, "aa", NOON_US, trade_of("777", NOON_US + HOUR_US - 2, NOON_US + HOUR_US - 1))
+    flush(wiring, NOON_US + HOUR_US - 1)
+    again_us = NOON_US + HOUR_US + HOUR_US // 2
+    flush(wiring, NOON_US + HOUR_US)
+    events = (trade_of("777", NOON_US + HOUR_US - 2, again_us, number=2),)
+    ranges = tuple(runs((e.symbol, e.feed, e.number) for e in events))
+    batch = Batch("binance-0", "binance", "aa" * 16, 2, NOON_US, ranges, events)
+    wiring.buffer.push("binance-0", BatchCodec().encode(batch))
+    counts = flush(wiring, again_us).counts
+    assert (counts.stored, counts.duplicates) == (0, 1)
+
+
+@pytest.mark.parametrize("archived", [True, False], ids=["archived", "kept"])
+def test_trades_from_before_the_first_connection_that_each_connection_repeats_are_stored_once(
+    rig: Rig, archived: bool
+) -> None:
+    """A venue begins a subscription with its last trades. Nobody was there when they happened: the first connection that
+    repeated them has them, hours after they happened."""
+    wiring = rig.wiring()
+
+    def last_trades(received_us: int) -> list[Event]:
+        return [trade_of(str(700 + n), NOON_US - 9 * HOUR_US + n, received_us, n) for n in (1, 2, 3)]
+
+    push(wiring, "aa", NOON_US, *last_trades(NOON_US + 2))
+    flush(wiring, NOON_US + 10)
+    for hour in (1, 2, 3):
+        flush(wiring, NOON_US + hour * HOUR_US)
+    if archived:
+        periodic.archive(wiring, threading.Event())
+    now_us = NOON_US + 3 * HOUR_US + HOUR_US // 2
+    push(wiring, "bb", now_us, *last_trades(now_us + 5))
+    counts = flush(wiring, now_us + 10).counts
+    assert (counts.stored, counts.duplicates) == (0, 3)
+
+
+@pytest.mark.parametrize("fault", ["gone", "damaged", "cut"])
+def test_an_object_that_is_lost_keeps_nothing_out_of_the_record(rig: Rig, fault: str) -> None:
+    wiring = rig.wiring()
+    push(wiring, "aa", NOON_US, trade_of("1", NOON_US, NOON_US))
+    flush(wiring, NOON_US + 10)
+    for hour in (1, 2, 3):
+        flush(wiring, NOON_US + hour * HOUR_US)
+    periodic.archive(wiring, threading.Event())
+    (entry,) = wiring.ledger.objects()
+    path = wiring.settings.storage.local_path / entry.key
+    held = path.read_bytes()
+    path.unlink()
+    if fault != "gone":
+        path.write_bytes(b"?" * len(held) if fault == "damaged" else held[: len(held) // 2] + b"?" * 40 + held[-8:])
+    now_us = NOON_US + 3 * HOUR_US + HOUR_US // 2
+    push(wiring, "bb", now_us, trade_of("1", NOON_US, now_us), trade_of("2", now_us, now_us, number=2))
+    report = flush(wiring, now_us + 10)
+    assert (report.failed, report.counts.stored) == ({}, 2)
+    assert wiring.buffer.depths() == []

@@ -41,6 +41,11 @@ def test_a_row_of_okx_stands_for_as_many_ids_as_it_counts(counts: list[int], dat
     assert found == IdSpan(first=101, last=last)
 
 
+def test_an_aggregate_of_binance_stands_for_the_ids_that_it_names() -> None:
+    assert span("binance", [row(1), row("4-7"), row(8), row(2)]) == IdSpan(first=1, last=8, holes=((3, 3),))
+    assert span("binance", [row("2-3"), row(1)]) == IdSpan(first=1, last=3)
+
+
 def test_where_ids_do_not_count_nothing_is_told() -> None:
     assert span("upbit", [row(1), row(2)]) is None
     assert span("binance", [row(1)], "orderbook") is None

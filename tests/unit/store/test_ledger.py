@@ -22,8 +22,10 @@ from app.store.ledger import (
     ObjectEntry,
     SegmentEntry,
 )
+from app.store.reading import read_ledger
 from app.store.segment import relative_path
 from tests.support.batches import EPOCH, OPENED_US
+from tests.support.segments import query
 
 OTHER = "0b" * 16
 HOUR_US = 3_600_000_000
@@ -339,3 +341,32 @@ def test_an_object_in_two_stores_counts_once(ledger: Ledger) -> None:
             if (store, symbol) != ("s3:b", "ETH-USDT"):
                 ledger.verify_object(entry, "read back", "m.json")
     assert ledger.totals()[1:] == (2, 2 * an_object().rows)
+
+
+# a ledger of years
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "SELECT * FROM checks WHERE feed = 'trade' AND kind = 'seam' AND verdict = 'unknowable' AND end_us >= 1",
+        "SELECT * FROM gaps WHERE feed = 'trade' AND after_us >= 1",
+        "SELECT * FROM repairs WHERE feed = 'trade' AND found_us >= 1",
+        "SELECT * FROM epochs WHERE opened_us >= 1",
+        "SELECT epoch FROM epochs WHERE ended_us IS NULL AND kind = 'stream'",
+        "SELECT * FROM epochs WHERE stream = 's' AND opened_us > 1",
+    ],
+)
+def test_what_is_asked_every_few_seconds_is_found_without_reading_what_is_old(ledger: Ledger, question: str) -> None:
+    plan = query(ledger.path, f"EXPLAIN QUERY PLAN {question}")
+    assert all("INDEX" in step[-1] for step in plan), plan
+
+
+def test_of_the_other_connections_of_a_stream_only_those_after_the_one_without_an_end_are_read(ledger: Ledger) -> None:
+    def named(number: int, reason: str | None) -> dict[str, object]:
+        return {**_epoch(reason, number), "epoch": f"{number:032x}", "opened_us": OPENED_US + number}
+
+    removed(ledger, {"epochs": [named(1, "stop"), named(2, None), named(3, "stop")]})
+    read = read_ledger(ledger.path, epochs=[])
+    assert [row["epoch"] for row in read.epochs] == [f"{2:032x}"]
+    assert [row["epoch"] for row in read.neighbours] == [f"{3:032x}"]
