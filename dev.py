@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Sets Collector up and runs it: python3 dev.py setup|demo|drill|soak|run|live|test|bench|lint|lock [arguments].
+"""Sets Collector up and runs it: python3 dev.py COMMAND [arguments]; `python3 dev.py help` lists the commands.
 
 Every command first makes `.venv` ready: with the packages of requirements.lock, each checked by its hash. That needs
 the network once; when nothing has changed, the next call starts at once and without it. No root, no Docker.
@@ -38,6 +38,8 @@ LEAKS = re.compile(
 PROXIES = re.compile(r"(?i:.*_proxy)")
 KEPT = {"COLLECTOR_TEST_REQUIRE", "COLLECTOR_TEST_SEED", "COLLECTOR_FRAMES"}
 
+PARALLEL = ["-n", "3", "--dist", "loadscope", "--no-loadscope-reorder"]
+
 USAGE = """usage: python3 dev.py COMMAND [arguments]
 
   setup   make .venv ready (every other command does so first)
@@ -47,6 +49,8 @@ USAGE = """usage: python3 dev.py COMMAND [arguments]
   run     run everything in one go with settings.toml
   live    test against the real exchanges: live --exchange binance
   test    run the tests: test -k words
+  test-exhaustive
+          run those that take their time: a kill at every step, long loads
   bench   run a benchmark: bench NAME; without a name, list them
   lint    ruff and mypy
   lock    resolve pyproject.toml into requirements.lock anew"""
@@ -286,7 +290,7 @@ def main(arguments):
     if command in ("help", "-h", "--help"):
         print(USAGE)
         return 0
-    if command not in ("setup", "demo", "drill", "soak", "run", "live", "test", "bench", "lint", "lock"):
+    if command not in ("setup", "demo", "drill", "soak", "run", "live", "test", "test-exhaustive", "bench", "lint", "lock"):
         raise Stop(f"{command!r} is no command\n\n{USAGE}")
     setup()
     tidy = clean(os.environ)
@@ -296,9 +300,10 @@ def main(arguments):
         return lint(tidy)
     elif command == "lock":
         return lock()
-    elif command == "test":
-        # Two at a time, by file: most tests wait for processes. `-n 0` runs them one after the other.
-        become([str(PYTHON), "-m", "pytest", "-ra", "-n", "2", "--dist", "loadscope"] + rest, tidy)
+    elif command in ("test", "test-exhaustive"):
+        # Three at a time, by file, the long files first: most tests wait for processes. `-n 0`: one after the other.
+        chosen = ["-m", "exhaustive" if command == "test-exhaustive" else "not exhaustive"]
+        become([str(PYTHON), "-m", "pytest", "-ra"] + chosen + PARALLEL + rest, tidy)
     elif command == "bench":
         benchmark = bench(rest)
         if benchmark:

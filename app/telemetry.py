@@ -258,30 +258,6 @@ def archive_skipped(why: str) -> None:
     log.info("archive.skipped", why=why)
 
 
-# books
-
-
-def books_certified(rows: int, checks: int, seconds: float) -> None:
-    log.info("books.certified", rows=rows, checks=checks, seconds=round(seconds, 3))
-
-
-def books_behind(segment: int, behind_s: float) -> None:
-    log.warning("books.behind", segment=segment, behind_s=round(behind_s, 1), then="the next run goes on from there")
-
-
-def books_skipped(segment: int, why: str) -> None:
-    log.warning("books.skipped", segment=segment, why=why)
-
-
-def book_broken(exchange: str, symbol: str, kind: str, start_us: int, end_us: int, detail: str) -> None:
-    _seldom("book.broken", f"{exchange} {symbol} {kind}", exchange=exchange, symbol=symbol, kind=kind,
-            start_us=start_us, end_us=end_us, detail=detail)  # fmt: skip
-
-
-def book_unanswered(exchange: str, symbol: str, error: Exception) -> None:
-    _seldom("book.unanswered", f"{exchange} {symbol}", exchange=exchange, symbol=symbol, error=str(error))
-
-
 # processes
 
 

@@ -21,10 +21,9 @@ from app.buffer.spool import Spool
 from app.clock import monotonic_s, sleep, wall_us
 from app.config import ExchangeSettings, Settings
 from app.errors import BufferFull, BufferUnavailable, CollectorError, OwnedElsewhere
-from app.exchanges import exchange_of
 from app.exchanges.base import Pace
 from app.model import ORDERBOOK, Market
-from app.pipeline.outbox import Allowance, Outbox
+from app.pipeline.outbox import Allowance
 from app.pipeline.plan import Stream, chosen
 from app.pipeline.replan import Replan
 from app.pipeline.room import Disk
@@ -105,13 +104,13 @@ class Wiring:
     def budget(self) -> Budget:
         return Budget(self.redis, self.settings.redis.prefix)
 
-    def _admit(self, venue: str, pace: Pace) -> float:
+    def admit(self, venue: str, pace: Pace) -> float:
         """Seconds to wait for the venue's budget; 0.0 where Redis cannot say: the stream's own backoff paces it then."""
         with suppress(BufferUnavailable):
             return self.budget.take(venue, "connect", pace)
         return 0.0
 
-    def _stay_away(self, venue: str, seconds: float) -> None:
+    def stay_away(self, venue: str, seconds: float) -> None:
         with suppress(BufferUnavailable):
             self.budget.block(venue, seconds)
 
@@ -269,64 +268,10 @@ class Wiring:
             step=self._step,
         )
 
-    def _share_bytes(self, stream: Stream) -> int:
-        """What a market of the stream may always hold: all of them together fit into the bounds, whoever runs them."""
-        buffer = self.settings.buffer
-        together = min(buffer.stream_max_bytes, buffer.process_max_bytes // max(1, len(self.streams)))
-        return together // max(1, len(stream.subscription.symbols))
-
     def runner(
         self, stream: Stream, lease: Lease, spool: Spool, stop: threading.Event, crowded: Callable[[], None]
     ) -> StreamRunner:
         """The parts of one stream. `spool` must be locked, `lease` held; `crowded` is called when its list grows long."""
-        from app.pipeline.connection import Venue
-        from app.pipeline.sender import Sender
-        from app.pipeline.snapshot import ask
-        from app.pipeline.stream import StreamRunner
-        from app.pipeline.symbols import unlisted
+        from app.pipeline.assembly import assembled
 
-        buffer = self.settings.buffer
-        outbox = Outbox(
-            stream.name,
-            stream.exchange,
-            len(stream.subscription.symbols),
-            max_bytes=buffer.stream_max_bytes,
-            share_bytes=lambda: self._share_bytes(self.streams.get(stream.name, stream)),
-            allowance=self.allowance,
-            max_events=buffer.batch_max_events,
-        )
-        exchange = exchange_of(stream.exchange, stream.source)
-        venue = self.settings.exchanges[stream.exchange]
-        signer = None
-        if exchange.takes_key and venue.api_key is not None and venue.api_secret is not None:
-            signer = exchange.signer(venue.api_key, venue.api_secret)
-        made: list[StreamRunner] = []
-        sender = Sender(
-            stream.name, outbox, self.buffer, spool, lease,
-            interval_s=buffer.batch_interval_ms / 1000,
-            monotonic_s=monotonic_s,
-            crowd_events=self.settings.collector.max_batch_size,
-            crowded=crowded,
-            publish=lambda now_s: self.board.publish(stream.name, made[0].state(now_s), buffer.lease_secs) == lease.token,
-        )  # fmt: skip
-        made.append(
-            StreamRunner(
-                stream,
-                exchange,
-                self.settings,
-                outbox=outbox,
-                sender=sender,
-                stop=stop,
-                monotonic_s=monotonic_s,
-                wall_us=wall_us,
-                unlisted=lambda stream: unlisted(stream, self.budget),
-                planned=lambda: self.streams.get(stream.name),
-                venue=Venue(
-                    lambda: self._admit(stream.exchange, exchange.limits.connects),
-                    lambda seconds: self._stay_away(stream.exchange, seconds),
-                    lambda stream, symbol: ask(stream, symbol, self.budget),
-                ),
-                signer=signer,
-            )
-        )
-        return made[0]
+        return assembled(self, stream, lease, spool, stop, crowded)

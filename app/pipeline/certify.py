@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
-from app import telemetry
+from app import telemetry_books
 from app.books.change import RestBook, Row
 from app.books.judge import BROKEN, UNITED_US, Judge
 from app.books.venues import VENUES
@@ -91,7 +91,7 @@ class Certifier:
         self._take(report, final=final)
         self._say()
         if report.rows or report.checks:
-            telemetry.books_certified(report.rows, report.checks, self._now_s() - started_s)
+            telemetry_books.books_certified(report.rows, report.checks, self._now_s() - started_s)
         return report
 
     def _read(self, report: CertifyReport, more: Callable[[], bool]) -> None:
@@ -109,7 +109,7 @@ class Certifier:
                 rows, after = False, 0
             if rows and not more():
                 report.behind_s = (self._now_us() - after) / 1e6
-                telemetry.books_behind(entry.number, report.behind_s)
+                telemetry_books.books_behind(entry.number, report.behind_s)
                 return
             following = [other.number for other in kept if other.number > entry.number]
             if entry.state != SEALED or not following:
@@ -136,7 +136,7 @@ class Certifier:
 
     def _skip(self, number: int, why: str, report: CertifyReport) -> None:
         """Nothing follows from what was read before it."""
-        telemetry.books_skipped(number, why)
+        telemetry_books.books_skipped(number, why)
         self._take(report, final=True)
         self._judges.clear()
 
@@ -193,7 +193,7 @@ class Certifier:
         try:
             answer = ask()
         except ValueError as error:
-            telemetry.book_unanswered(market.exchange, market.symbol, error)
+            telemetry_books.book_unanswered(market.exchange, market.symbol, error)
             self._due_s[market] = self._now_s() + self._rest_check_s
             return
         report.asked += 1
@@ -207,7 +207,7 @@ class Certifier:
                 report.checks += 1
                 if check.verdict == BROKEN:
                     report.broken += 1
-                    telemetry.book_broken(
+                    telemetry_books.book_broken(
                         market.exchange, market.symbol, check.kind, check.start_us, check.end_us, check.detail
                     )
 

@@ -79,6 +79,7 @@ def _killed_at_every_boundary(
     return whole
 
 
+@pytest.mark.exhaustive
 @pytest.mark.row("K4")
 @pytest.mark.row("K5")
 @pytest.mark.row("K7")
@@ -107,6 +108,7 @@ def moto() -> Iterator[s3_servers.Server]:
         yield server
 
 
+@pytest.mark.exhaustive
 @pytest.mark.row("K6")
 @pytest.mark.row("K7")
 def test_a_cycle_to_a_directory_and_s3_killed_at_any_step_is_finished_by_the_next_one(
@@ -132,6 +134,7 @@ def test_a_cycle_to_a_directory_and_s3_killed_at_any_step_is_finished_by_the_nex
     assert passed == 2 * STEPS + REMOVAL_STEPS
 
 
+@pytest.mark.exhaustive
 @pytest.mark.row("C1")
 def test_two_archivers_at_once_make_one_object_of_each_market(nursery: Nursery, rig: Rig, tmp_path: Path) -> None:
     sealed = sealed_hours(rig, first_hour, an_hour("okx", 7, "BTC-USDT", "ETH-USDT"), an_hour("bybit", 8, "BTCUSDT"))

@@ -16,6 +16,7 @@ from tests.support.rig import Rig
 FILE_BYTES = 700
 
 
+@pytest.mark.exhaustive
 @pytest.mark.row("K1")
 def test_a_spool_whose_delivery_is_killed_at_any_boundary_is_stored_once_and_in_order(
     nursery: Nursery, tmp_path: Path, redis_server: RedisProcess, monkeypatch: pytest.MonkeyPatch

@@ -110,6 +110,7 @@ def test_a_first_run_killed_at_any_boundary_stores_everything_once_when_it_runs_
     assert passed.count("flush.after_acknowledge") == 4
 
 
+@pytest.mark.exhaustive
 def test_a_run_that_turns_the_hour_killed_at_any_boundary_seals_once_and_stores_everything_once(
     nursery: Nursery, tmp_path: Path, redis_server: RedisProcess
 ) -> None:
@@ -174,6 +175,7 @@ def _whole(rig: Rig, content: Content) -> None:
     assert _assert_complete(rig, content).replays >= content.replays
 
 
+@pytest.mark.exhaustive
 def test_two_flushers_at_once_lose_nothing_and_store_nothing_twice(nursery: Nursery, rig: Rig) -> None:
     content = Content()
     connections = [content.connection(f"okx-{n}-trade", 10 + n, T0_US) for n in range(2)]
@@ -242,6 +244,7 @@ def _claims_of(batches: int) -> Iterator[None]:
         patch.undo()
 
 
+@pytest.mark.exhaustive
 def test_a_flusher_that_sleeps_at_any_step_while_its_segment_is_archived_and_removed_loses_nothing(
     tmp_path: Path, redis_server: RedisProcess
 ) -> None:

@@ -294,6 +294,7 @@ print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 """
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks /proc for the peak memory of a process")
 @pytest.mark.row("K10")
 def test_an_archive_of_a_large_segment_takes_no_more_memory_than_one_of_a_small_one(

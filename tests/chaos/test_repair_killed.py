@@ -39,6 +39,7 @@ def _lives(wiring: Wiring) -> None:
     assert periodic.flush(wiring, NEVER, deadline_s=None)["failed"] == {}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.timeout(120)
 def test_killed_at_any_boundary_a_repair_comes_to_the_same_end(
     nursery: Nursery, tmp_path: Path, redis_server: RedisProcess

@@ -51,6 +51,7 @@ def took(condition: Callable[[], bool], what: str, seconds: float) -> float:
     return time.monotonic() - began_s
 
 
+@pytest.mark.exhaustive
 @pytest.mark.timeout(180)
 def test_a_worker_that_joins_gets_its_half_one_that_stops_gives_it_back_within_seconds_and_no_event_is_lost(
     rig: Rig, exchange_server: Callable[..., ExchangeProcess], record_property: Callable[[str, object], None]
@@ -85,6 +86,7 @@ def test_a_worker_that_joins_gets_its_half_one_that_stops_gives_it_back_within_s
     compare(wiring, [line for line in exchange.sent() if not line.get("maybe") or line["data"] in texts])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.timeout(180)
 def test_after_redis_came_back_without_its_data_everything_goes_on_where_it_was_without_a_human(
     own_redis: RedisProcess,

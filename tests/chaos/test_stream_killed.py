@@ -255,6 +255,7 @@ def test_a_process_that_stood_still_for_longer_than_its_lease_brings_what_it_rec
     assert {line["data"] for line in sent} <= texts
 
 
+@pytest.mark.exhaustive
 @pytest.mark.row("K1")
 @pytest.mark.row("K9")
 @pytest.mark.timeout(180)

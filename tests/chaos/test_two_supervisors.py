@@ -13,6 +13,7 @@ from tests.support.path import until
 from tests.support.rig import MARKETS, Rig
 
 
+@pytest.mark.exhaustive
 @pytest.mark.row("C3")
 @pytest.mark.timeout(180)
 def test_every_stream_has_one_holder_and_one_connection_however_often_it_is_dispatched(

@@ -226,6 +226,7 @@ BURST_S = 10
 CEILING_KIB = 320 * 1024
 
 
+@pytest.mark.exhaustive
 @pytest.mark.row("X12")
 @pytest.mark.row("K10")
 def test_a_burst_of_fifty_times_the_rate_is_stored_whole_within_the_memory_it_may_take(

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from app.launch.environment import clean
 from tests.support.rig import CHECKOUT
 
@@ -38,6 +40,7 @@ main()
 """
 
 
+@pytest.mark.exhaustive
 def test_a_killed_stream_worker_keeps_its_promise_and_an_event_that_is_nowhere_breaks_one(tmp_path: Path) -> None:
     site = tmp_path / "site"
     done = subprocess.run(

@@ -254,7 +254,7 @@ def test_a_connection_that_redis_forgot_whole_is_declared_lost(own_redis: RedisP
     with Scripted(speak) as venue:
         rig.write({"bybit": ["BTCUSDT"]}, {"bybit": venue.venue}, websocket={"initial_retry_delay_secs": 0.1})
         wiring = rig.wiring()
-        wiring._admit = lambda venue, pace: 0.0 if admitted.is_set() else 0.1  # type: ignore[method-assign]
+        wiring.admit = lambda venue, pace: 0.0 if admitted.is_set() else 0.1  # type: ignore[method-assign]
         with Collecting(wiring) as collecting:
             (stream,) = wiring.streams
             epochs: list[str] = []

@@ -207,6 +207,7 @@ def test_who_loses_the_lease_closes_the_socket_and_delivers_what_it_has(
     assert compare(wiring, server.sent()) == {}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.row("R3")
 @pytest.mark.timeout(110)
 def test_twenty_seconds_without_redis_at_a_thousand_frames_a_second_lose_nothing(

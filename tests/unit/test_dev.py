@@ -88,7 +88,7 @@ def installs(root: Path) -> list[str]:
 def test_the_first_command_installs_with_hashes_and_the_second_starts_at_once(checkout: Path) -> None:
     first, second = run(checkout, "test", "-k", "words"), run(checkout, "test")
     assert (first.returncode, second.returncode) == (0, 0)
-    tests = "-m pytest -ra -n 2 --dist loadscope"
+    tests = "-m pytest -ra -m not exhaustive -n 3 --dist loadscope --no-loadscope-reorder"
     assert calls(checkout) == [*installs(checkout), f"{tests} -k words", tests]
     assert "[3/4] installing 2 packages ..." in first.stderr.splitlines()
     assert (first.stdout, second.stderr) == ("", "")
@@ -193,7 +193,7 @@ def test_make_hands_its_variables_on(checkout: Path) -> None:
         "drill --only K1,R3",
         "soak --minutes 2",
         "-m pytest -ra -m live -k okx",
-        "-m pytest -ra -n 2 --dist loadscope -k a or b",
+        "-m pytest -ra -m not exhaustive -n 3 --dist loadscope --no-loadscope-reorder -k a or b",
     ]
 
 

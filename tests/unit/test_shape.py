@@ -56,7 +56,7 @@ _SETTINGS = (
 _PARTS = ("app.buffer", "app.store", "app.objects", "app.connection")
 _BELOW_PIPELINE = (
     *_WORDS, *_SETTINGS, *_PARTS, "app.books", "app.clock", "app.codec", "app.interruptible", "app.sequence",
-    "app.exchanges", "app.quality", "app.telemetry", "app.telemetry_disk",
+    "app.exchanges", "app.quality", "app.telemetry", "app.telemetry_books", "app.telemetry_disk",
 )  # fmt: skip
 
 #: Module -> what it may import of the application, beside what lies below its own name. The longest name counts.
@@ -74,6 +74,7 @@ TIERS: dict[str, tuple[str, ...]] = {
     # Judgements on what was read: they know neither where from nor when.
     "app.quality": ("app.model",),
     "app.telemetry": ("app.clock",),
+    "app.telemetry_books": ("app.telemetry",),
     "app.telemetry_disk": ("app.telemetry",),
     **dict.fromkeys(_SETTINGS, (*_WORDS, *_SETTINGS, "app.exchanges")),
     # The pace of a venue is kept by all streams that share a Redis.
@@ -85,6 +86,7 @@ TIERS: dict[str, tuple[str, ...]] = {
     "app.connection.socket": (*_WORDS, "app.clock", "app.connection"),
     "app.pipeline": _BELOW_PIPELINE,
     # What beat calls: they are given the wiring and use one part after the other.
+    "app.pipeline.assembly": (*_BELOW_PIPELINE, "app.wiring"),
     "app.pipeline.mending": (*_BELOW_PIPELINE, "app.wiring"),
     "app.pipeline.periodic": (*_BELOW_PIPELINE, "app.wiring"),
     "app.pipeline.supervise": (*_BELOW_PIPELINE, "app.wiring"),
