@@ -77,6 +77,7 @@ class Sender:
         """
         try:
             while True:
+                limit = deadline_s()  # before looking: what came until it was set is seen
                 batch_left = True
                 try:
                     batch_left = self._deliver_next()
@@ -84,7 +85,6 @@ class Sender:
                 except Exception as error:  # noqa: BLE001 - see above
                     telemetry.sender_failed(self._stream, error)
                     self._pause.wait(RETRY_S)
-                limit = deadline_s()
                 if limit is not None and ((not batch_left and not self._in_hand) or self._now_s() >= limit):
                     break
             abandoned = self._outbox.abandon() + (events_in(self._in_hand) if self._in_hand else 0)

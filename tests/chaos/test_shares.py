@@ -13,7 +13,7 @@ import pytest
 from app.wiring import Wiring
 from tests.support.crash import CeleryWorker, celery_workers
 from tests.support.exchanges import ExchangeProcess
-from tests.support.path import archived, compare, finish, records, until
+from tests.support.path import archived, compare, connections, finish, until
 from tests.support.redis_process import RedisProcess
 from tests.support.rig import MARKETS, Rig
 
@@ -80,7 +80,7 @@ def test_a_worker_that_joins_gets_its_half_one_that_stops_gives_it_back_within_s
             exchange.halt()
             assert two.signal(signal.SIGTERM) == 0, two.log
     finish(wiring)
-    assert Counter(row["reason"] for row in records(wiring, "epochs")) == {"handed_over": 2, "stop": 6}
+    assert Counter(row["reason"] for row in connections(wiring)) == {"handed_over": 2, "stop": 6}
     texts = {data for rows in archived(wiring).values() for _, data in rows}
     # `maybe`: it was written to a connection that the other side was closing.
     compare(wiring, [line for line in exchange.sent() if not line.get("maybe") or line["data"] in texts])
@@ -107,7 +107,8 @@ def test_after_redis_came_back_without_its_data_everything_goes_on_where_it_was_
     ):
         halves = dict.fromkeys(workers.values(), 2)
         until(lambda: shares.are(halves), "each has its half", 60)
-        connections = exchange.status()["connections"]
+        connections = len(wiring.streams)
+        until(lambda: exchange.status()["connections"] == connections, "every stream is connected")
         own_redis.kill()
         own_redis.start()
         own_redis.client().delete(f"{rig.prefix}:beat")

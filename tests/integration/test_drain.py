@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from app.model import TRADE
 from app.pipeline import periodic
 from tests.support import batches as made
 from tests.support.exchanges import ExchangeProcess
-from tests.support.path import NEVER, archived, compare, figures, finish, records, until
+from tests.support.path import NEVER, archived, compare, connections, figures, finish, until
 from tests.support.redis_process import RedisProcess
 from tests.support.rig import CHECKOUT, MARKETS, Rig
 from tests.support.strict_s3 import Fault, strict_s3
@@ -123,8 +124,8 @@ def test_fifty_streams_under_load_end_in_time_on_either_signal_and_lose_nothing(
     assert flushed.returncode == 0, flushed.stdout + flushed.stderr
     assert wiring.buffer.depths() == []
     finish(wiring)
-    epochs = records(wiring, "epochs")
-    assert sorted((row["stream"], row["reason"]) for row in epochs) == sorted((name, "stop") for name in names * 2)
+    epochs = connections(wiring)
+    assert Counter((row["stream"], row["reason"]) for row in epochs) == dict.fromkeys(((n, "stop") for n in names), 2)
     assert figures(wiring, server.sent_file).figures["lost"] == 0
     texts = {data for found in archived(wiring).values() for _, data in found}
     # What the venue had under way when a connection ended may or may not have been received.
@@ -248,5 +249,5 @@ def test_however_a_worker_is_ended_its_streams_end_on_record_and_it_is_gone(
     assert {ending: running.says("stop.overdue") for ending, running in workers.items()} == {key: [] for key in ENDINGS}
     for rig in rigs.values():
         finish(rig.wiring())
-        assert [row["reason"] for row in records(rig.wiring(), "epochs")] == ["stop"]
+        assert [row["reason"] for row in connections(rig.wiring())] == ["stop"]
     assert {ending: code for ending, code in codes.items() if code not in ENDINGS[ending][1]} == {}

@@ -17,7 +17,7 @@ from app.pipeline.supervise import drain_spools
 from app.wiring import Wiring
 from tests.integration.test_commands import call
 from tests.support.exchanges import ExchangeProcess
-from tests.support.path import archived, compare, figures, finish, records, until
+from tests.support.path import archived, compare, connections, figures, finish, until
 from tests.support.rig import CHECKOUT, Rig
 
 StartExchanges = Callable[..., ExchangeProcess]
@@ -114,10 +114,10 @@ def test_markets_come_and_go_while_the_worker_runs_and_the_streams_of_others_sta
     assert ended == {(UPBIT, "market_removed"), (OKX, "stop"), (BYBIT, "stop")}
     assert drain_spools(wiring)
     finish(wiring)
-    assert {row["epoch"]: row["reason"] for row in records(wiring, "epochs")} == {
+    assert {row["epoch"]: row["reason"] for row in connections(wiring)} == {
         first[OKX]: "plan_changed", first[UPBIT]: "market_removed", second[OKX]: "stop", second[BYBIT]: "stop",
     }  # fmt: skip
-    (successor,) = (row for row in records(wiring, "epochs") if row["epoch"] == second[OKX])
+    (successor,) = (row for row in connections(wiring) if row["epoch"] == second[OKX])
     assert json.loads(successor["overlaps"]) == [first[OKX]]
     assert figures(wiring, server.sent_file).figures["lost"] == 0
     texts = {data for found in archived(wiring).values() for _, data in found}

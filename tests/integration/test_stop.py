@@ -19,7 +19,7 @@ from app.objects.interruptible import InterruptibleStore
 from app.pipeline import periodic
 from app.pipeline.supervise import drain_spools
 from tests.support import batches as made
-from tests.support.path import NEVER, Collecting, Scripted, archived, bybit_trade, finish, records, until
+from tests.support.path import NEVER, Collecting, Scripted, archived, bybit_trade, connections, finish, until
 from tests.support.redis_process import RedisProcess
 from tests.support.rig import Rig
 
@@ -120,7 +120,7 @@ def test_a_stop_while_redis_takes_nothing_leaves_everything_in_the_spool_with_it
     assert seconds < STREAMS_S
     assert drain_spools(wiring)
     finish(wiring)
-    assert [row["reason"] for row in records(wiring, "epochs")] == ["stop"]
+    assert [row["reason"] for row in connections(wiring)] == ["stop"]
     held = archived(wiring)["bybit", "BTCUSDT", TRADE]
     assert [identity for identity, _ in held] == [str(trade) for trade in range(1, 201)]
 

@@ -158,6 +158,11 @@ def records(wiring: Wiring, name: str) -> list[dict[str, Any]]:
     return wiring.ledger.records(name)
 
 
+def connections(wiring: Wiring) -> list[dict[str, Any]]:
+    """Rows of `epochs` that are connections: questions over REST and what was found out later have theirs as well."""
+    return [row for row in records(wiring, "epochs") if row["kind"] == "stream"]
+
+
 def archived(wiring: Wiring) -> dict[tuple[str, str, str], list[tuple[str, str]]]:
     """(exchange, symbol, data type) -> (exchange_sequence_id, data) of every row of every object."""
     found: dict[tuple[str, str, str], list[tuple[str, str]]] = {}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from app.buffer.spool import Spool
 from app.codec import BatchCodec
-from app.model import Batch, Event
+from app.model import Batch, EpochEnd, Event, Range
 from app.pipeline.outbox import Allowance, Epoch, Outbox
 from app.pipeline.sender import Sender
 from tests.support.rig import Rig
@@ -18,7 +19,7 @@ from tests.support.rig import Rig
 STREAM = "binance-0"
 
 
-def parts(rig: Rig, spool_root: Path) -> tuple[Outbox, Sender]:
+def parts(rig: Rig, spool_root: Path, publish: Callable[[float], bool] = lambda now_s: False) -> tuple[Outbox, Sender]:
     outbox = Outbox(STREAM, "binance", 1, max_bytes=10**6, allowance=Allowance(10**6), max_events=10)
     wiring = rig.wiring()
     spool = Spool(spool_root, STREAM, 10**6)
@@ -27,7 +28,7 @@ def parts(rig: Rig, spool_root: Path) -> tuple[Outbox, Sender]:
     assert lease.acquire()
     sender = Sender(
         STREAM, outbox, wiring.buffer, spool, lease, interval_s=0.01, monotonic_s=time.monotonic, crowd_events=10**6,
-        crowded=lambda: None, publish=lambda now_s: None,
+        crowded=lambda: None, publish=publish,
     )  # fmt: skip
     return outbox, sender
 
@@ -64,6 +65,27 @@ def test_a_batch_whose_encoding_fails_once_is_encoded_again(
     run_out(outbox, sender)
     assert [e.number for batch in delivered(rig) for e in batch.events] == [1]
     assert failures == []
+
+
+def test_what_is_added_after_the_last_look_and_before_the_stop_is_delivered(rig: Rig, tmp_path: Path) -> None:
+    """The last events of a connection and its end come while the sender, which found nothing, speaks to Redis."""
+    deadline: list[float] = []
+
+    def stop(now_s: float) -> bool:
+        if not deadline:
+            assert lane.add(event(1))
+            lane.end(EpochEnd(9, "stop", (Range("btcusdt", "trade", 1, 1),)))
+            outbox.close()
+            deadline.append(now_s + 10)
+        return False
+
+    outbox, sender = parts(rig, tmp_path, stop)
+    lane = outbox.begin(Epoch("ab" * 16, 1))
+    assert outbox.take(0) is not None  # the batch that says it begins
+    sender.run(lambda: deadline[0] if deadline else None)
+    (batch,) = delivered(rig)
+    assert [e.number for e in batch.events] == [1]
+    assert batch.end is not None and batch.end.reason == "stop"
 
 
 def test_a_batch_that_can_never_be_encoded_goes_out_as_the_declaration_of_its_loss(rig: Rig, tmp_path: Path) -> None:
