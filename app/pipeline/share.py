@@ -68,7 +68,9 @@ def assign(
         chosen = min(free, key=lambda name: (workers[name].failing, load[name], name))
         assignments[stream] = chosen
         load[chosen] += 1
-    return assignments, _handovers(set(streams) & set(leased), workers, load)
+    # What a worker says may be older than the lease it gave back: while streams are on their way, none is asked for.
+    moving = (set(streams) & taken) - set(leased)
+    return assignments, [] if moving else _handovers(set(streams) & set(leased), workers, load)
 
 
 def _handovers(held: set[str], workers: Mapping[str, Worker], load: Mapping[str, int]) -> list[str]:

@@ -85,10 +85,12 @@ def test_nothing_moves_while_the_shares_differ_by_one_or_a_worker_is_new_or_fail
     assert assign(held, held, {"w": Worker(one, 9), "v": Worker(four, 9, settled=False)}) == ({}, [])
 
 
-def test_a_stream_on_its_way_counts_for_its_worker_and_is_not_asked_for() -> None:
+def test_while_a_stream_is_on_its_way_no_other_is_asked_for() -> None:
+    """One has given back a stream and has not said so yet: what it says is older than the lease."""
     workers = {"full": Worker(frozenset("abcd"), 9), "new": Worker(frozenset(), 9)}
-    assert assign("abcd", "bcd", workers) == ({}, ["b", "c"])
-    assert assign("abcde", "bcd", workers) == ({"e": "new"}, ["b"])
+    assert assign("abcd", "abcd", workers) == ({}, ["a", "b"])
+    assert assign("abcd", "bcd", workers) == ({}, [])
+    assert assign("abcde", "bcd", workers) == ({"e": "new"}, [])
     assert assign("abcd", "", workers) == ({}, [])
 
 
