@@ -46,7 +46,8 @@ def test_while_the_wall_clock_steps_by_hours_streams_stay_live_and_every_event_i
     try:
         rig.write({"okx": ["BTC-USDT"], "binance": ["btcusdt"]}, exchange.venues)
         step_us = [0]
-        monkeypatch.setattr("app.wiring.wall_us", lambda: wall_us() + step_us[0])
+        for part in ("app.wiring", "app.pipeline.assembly"):
+            monkeypatch.setattr(f"{part}.wall_us", lambda: wall_us() + step_us[0])
         wiring = rig.wiring()
         sealed = set()
         with Collecting(wiring) as collecting:
@@ -66,6 +67,8 @@ def test_while_the_wall_clock_steps_by_hours_streams_stay_live_and_every_event_i
         assert compare(wiring, exchange.sent()) == {}
         assert (records(wiring, "gaps"), records(wiring, "losses")) == ([], [])
         assert len(records(wiring, "epochs")) == 2, "on the connections they had"
+        received = [row[name] for row in records(wiring, "ranges") for name in ("first_us", "last_us")]
+        assert max(received) - min(received) > 24 * HOUR_US, "the streams saw the steps"
     finally:
         exchange.stop()
 

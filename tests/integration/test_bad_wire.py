@@ -131,8 +131,8 @@ def test_however_a_server_breaks_the_protocol_the_connection_ends_by_name_and_th
     with wired(script, clients=len(ends) + 1) as url:
         rig.write({"bybit": ["BTCUSDT"]}, {"bybit": {"ws_url": url}}, websocket={"initial_retry_delay_secs": 0.01})
         wiring = rig.wiring()
-        monkeypatch.setattr(wiring, "_admit", lambda venue, pace: 0.0)
-        monkeypatch.setattr("app.pipeline.symbols.unlisted", lambda stream, budget: {})
+        monkeypatch.setattr(wiring, "admit", lambda venue, pace: 0.0)
+        monkeypatch.setattr("app.pipeline.assembly.unlisted", lambda stream, budget: {})
         with Collecting(wiring, STREAM) as collecting:
             progress = until(lambda: collecting.runners.get(STREAM), "a runner").progress
             until(lambda: progress.frames > MESSAGES * len(ends), "the data of the last connection", 60)

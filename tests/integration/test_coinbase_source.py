@@ -104,7 +104,7 @@ def test_every_request_carries_a_token_made_when_it_was_sent_and_the_key_is_in_n
 ) -> None:
     began_s = time.monotonic()
     monkeypatch.setattr(
-        "app.wiring.wall_us", lambda: int((FIRST_S + 10_000 * (time.monotonic() - began_s)) * 1_000_000)
+        "app.pipeline.assembly.wall_us", lambda: int((FIRST_S + 10_000 * (time.monotonic() - began_s)) * 1_000_000)
     )
     venue = Venue()
     collected(rig, venue, api_key=NAME, api_secret=SECRET)

@@ -180,8 +180,8 @@ class Connection:
                     assert cause in {"sequence", "missing_ids", "connection_sequence"}
                 case Send(frame):
                     assert frame in (None, "ping") or msgspec.json.decode(frame)
-                case Fetch(what):
-                    assert what == "symbols"
+                case Fetch(what, symbol):
+                    assert what == "symbols" or (what == "book" and symbol in self.asked.symbols)
                 case Close(reason, detail) | Rotate(reason, detail):
                     assert reason in CLOSES and len(detail) < WORDS
                 case _:
