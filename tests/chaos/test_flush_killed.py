@@ -90,6 +90,7 @@ def _finish(nursery: Nursery, rig: Rig, again: dict[str, Any]) -> None:
     assert rig.wiring().buffer.depths() == []
 
 
+@pytest.mark.exhaustive
 @pytest.mark.row("K2")
 @pytest.mark.row("K3")
 def test_a_first_run_killed_at_any_boundary_stores_everything_once_when_it_runs_again(

@@ -254,6 +254,7 @@ def test_a_burst_of_fifty_times_the_rate_is_stored_whole_within_the_memory_it_ma
     assert sum(state["refused"] for state in day.wiring.board.states(day.names).values()) == 0
 
 
+@pytest.mark.exhaustive
 @pytest.mark.row("C3")
 @pytest.mark.row("C4")
 def test_a_process_that_slept_longer_than_its_lease_finds_another_in_its_place_and_nothing_is_stored_twice(

@@ -36,6 +36,7 @@ def rotated(wiring: Wiring, reason: str) -> dict[str, int]:
     return {name: states.get(name, {}).get("closes", {}).get(reason, 0) for name in wiring.streams}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.row("X1")
 def test_rotations_under_two_thousand_events_a_second_leave_the_archive_equal_to_what_was_sent(
     exchanges: ExchangeProcess, rig: Rig

@@ -104,6 +104,7 @@ def alone(wiring: Wiring, messages: list[bytes], last: bytes) -> tuple[Told, Tol
     return told([Batch(STREAM, "bybit", "ab" * 16, 1, 0, (), events, undecoded)])  # type: ignore[arg-type]
 
 
+@pytest.mark.exhaustive
 def test_however_a_server_breaks_the_protocol_the_connection_ends_by_name_and_the_stream_goes_on(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

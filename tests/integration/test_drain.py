@@ -156,6 +156,7 @@ runpy.run_module("celery", run_name="__main__")
 """
 
 
+@pytest.mark.exhaustive
 def test_a_stream_that_hangs_is_named_and_the_process_ends_with_1_and_takes_its_beat_along(
     rig: Rig, worker: Callable[..., Worker], exchange_server: Callable[..., ExchangeProcess]
 ) -> None:
@@ -178,6 +179,7 @@ def test_a_stream_that_hangs_is_named_and_the_process_ends_with_1_and_takes_its_
     until(lambda: not left(running), "beat, a process of the worker's own, is gone")
 
 
+@pytest.mark.exhaustive
 def test_an_upload_to_a_store_that_does_not_answer_is_given_up_and_taken_up_again(
     rig: Rig, worker: Callable[..., Worker]
 ) -> None:

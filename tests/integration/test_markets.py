@@ -71,6 +71,7 @@ def live(wiring: Wiring, *streams: str) -> dict[str, str]:
     return {name: states[name]["epoch"] for name in streams}
 
 
+@pytest.mark.exhaustive
 def test_markets_come_and_go_while_the_worker_runs_and_the_streams_of_others_stay_connected(
     rig: Rig, exchange_server: StartExchanges, worker: Callable[[], Worker]
 ) -> None:

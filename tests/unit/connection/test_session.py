@@ -639,6 +639,7 @@ def test_the_end_names_the_last_number_of_every_feed_and_of_undecoded_frames() -
     )
 
 
+@pytest.mark.exhaustive
 def test_no_more_requests_an_hour_are_sent_than_the_venue_allows() -> None:
     link = Link(symbols=[f"T{n:03}-USDT" for n in range(600)], dead_timeout_s=1e9, data_timeout_s=1e9)
     frames = [request.frame for request in OKX.subscribe(link.subscription, EPOCH)]
