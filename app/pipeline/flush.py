@@ -156,9 +156,12 @@ class Flush:
 
     def _twins(self, batches: Sequence[Batch], entry: SegmentEntry, previous: SealedSegment | None) -> Lookup | None:
         """Where events of `batches` may stand already: in the segment before, or, for late ones, in what is older."""
-        near = previous.twins if previous is not None and _may_have_twins(batches, entry.opened_us) else None
-        oldest_us = entry.opened_us if previous is None else int(previous.meta()["opened_us"])
-        far = self._late.find(batches, oldest_us) if self._late is not None else None
+        oldest_us = min((happened_us(event) for batch in batches for event in batch.events), default=None)
+        if oldest_us is None:
+            return None
+        near = previous.twins if previous is not None and _may_have_twins(batches, oldest_us, entry.opened_us) else None
+        known_from_us = entry.opened_us if previous is None else previous.opened_us
+        far = self._late.find(batches, known_from_us) if self._late is not None and oldest_us < known_from_us else None
         if near is None or far is None:
             return near or far
         return lambda exchange, feed, events: {**far(exchange, feed, events), **near(exchange, feed, events)}
@@ -245,13 +248,12 @@ class Flush:
             report.sealed.append(entry.number)
 
 
-def _may_have_twins(batches: Sequence[Batch], segment_opened_us: int) -> bool:
+def _may_have_twins(batches: Sequence[Batch], oldest_us: int, segment_opened_us: int) -> bool:
     """The twin of an event that was received or happened before a segment, or early in it, may stand in the one before;
-    so may that of an event early in an epoch.
+    so may that of an event early in an epoch. `oldest_us`: when the oldest event of `batches` was received or happened.
 
     Clocks choose only where to look; whether two events are one is decided by identity.
     """
-    limit_us = segment_opened_us + WINDOW_US
-    return any(happened_us(event) < limit_us for batch in batches for event in batch.events) or any(
+    return oldest_us < segment_opened_us + WINDOW_US or any(
         batch.events and batch.events[0].received_us < batch.opened_us + WINDOW_US for batch in batches
     )

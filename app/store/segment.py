@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,6 +118,11 @@ class SealedSegment:
             meta = {key: value for key, value in connection.exec_driver_sql("SELECT key, value FROM meta")}
         readable(self.path, meta)
         return meta
+
+    @cached_property
+    def opened_us(self) -> int:
+        """When it was opened, as the file says; read once. Raises: as `meta`."""
+        return int(self.meta()["opened_us"])
 
     def holdings(self) -> list[Holding]:
         """Rows per (exchange, symbol, data type), counted now."""
