@@ -18,6 +18,7 @@ from app.buffer.client import connect
 from app.buffer.events import EventBuffer
 from app.buffer.lease import Holding, Lease
 from app.buffer.spool import Spool
+from app.buffer.tally import Tally
 from app.clock import monotonic_s, sleep, wall_us
 from app.config import ExchangeSettings, Settings
 from app.errors import BufferFull, BufferUnavailable, CollectorError, OwnedElsewhere
@@ -117,6 +118,10 @@ class Wiring:
     @cached_property
     def board(self) -> Board:
         return Board(self.redis, self.settings.redis.prefix)
+
+    @cached_property
+    def tally(self) -> Tally:
+        return Tally(self.redis, self.settings.redis.prefix)
 
     @cached_property
     def ledger(self) -> Ledger:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from contextlib import suppress
 from typing import Any
@@ -10,7 +11,8 @@ from celery import signals
 from celery.concurrency.thread import TaskPool
 from kombu.exceptions import OperationalError
 
-from app import telemetry
+from app import metrics, telemetry
+from app.buffer.tally import Reporter
 from app.clock import monotonic_s, wall_us
 from app.errors import BufferUnavailable
 from app.logs import configure
@@ -23,10 +25,12 @@ from tasks.wired import wiring
 #: Which streams this process runs; on the board while it consumes the queue of streams.
 PRESENCE = Presence(STOP, monotonic_s=monotonic_s, wall_us=wall_us)
 on_stop.append(PRESENCE.woken.set)
-#: The thread of `_keep_presence`, where there is one.
+#: Threads whose last words matter: `_report_counts`, and `_keep_presence` where there is one.
 _keepers: list[threading.Thread] = []
 #: Spools that nobody will open again are looked for so often.
 LEFT_SPOOLS_S = 10.0
+#: What this process has counted goes to Redis so often, and once more at its end.
+REPORT_S = 2.0
 
 
 @signals.setup_logging.connect
@@ -41,6 +45,9 @@ def _ready(sender: Any, **_: Any) -> None:
     telemetry.worker_ready(str(sender.hostname), beat=bool(getattr(sender.controller, "beat", None)))
     threading.Thread(target=_drain_left_spools, name="left spools", daemon=True).start()
     threading.Thread(target=_follow_settings, args=(sender.app,), name="settings", daemon=True).start()
+    reporter = threading.Thread(target=_report_counts, name="counts", daemon=True)
+    reporter.start()
+    _keepers.append(reporter)
     sender.app.send_task("archive.run", expires=60)
     # Streams in a prefork child would never hear the stop: such a worker is given none.
     if "streams" in sender.app.amqp.queues.consume_from and isinstance(sender.pool, TaskPool):
@@ -78,6 +85,16 @@ def _drain_left_spools() -> None:
             supervise.drain_left_spools(wiring(), STOP)
         except (BufferUnavailable, OSError) as error:
             telemetry.push_failed("left spools", error)
+
+
+def _report_counts() -> None:
+    reporter = Reporter(wiring().tally, f"{whoami()}:{os.urandom(4).hex()}", metrics.counted)
+    while True:
+        stopping = STOP.wait(REPORT_S)
+        with suppress(BufferUnavailable):  # the next report makes up for it
+            reporter.report()
+        if stopping:
+            return
 
 
 def _follow_settings(app: Any) -> None:

@@ -31,7 +31,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "httpx": ("app.pipeline.rest", "app.pipeline.symbols", "app.launch"),
     "kombu": ("celeryconfig", "tasks"),
     "msgspec": ("app",),
-    "prometheus_client": ("app.web", "app.commands"),
+    "prometheus_client": ("app.metrics", "app.web", "app.commands"),
     "pyarrow": ("app.objects",),
     # A launcher waits for the server it started, and `check` asks it for its settings: neither moves data.
     "redis": ("app.buffer", "app.launch.redis_server", "app.commands.check"),
@@ -56,7 +56,7 @@ _SETTINGS = (
 _PARTS = ("app.buffer", "app.store", "app.objects", "app.connection")
 _BELOW_PIPELINE = (
     *_WORDS, *_SETTINGS, *_PARTS, "app.books", "app.clock", "app.codec", "app.interruptible", "app.sequence",
-    "app.exchanges", "app.quality", "app.telemetry", "app.telemetry_books", "app.telemetry_disk",
+    "app.exchanges", "app.metrics", "app.quality", "app.telemetry", "app.telemetry_books", "app.telemetry_disk",
 )  # fmt: skip
 
 #: Module -> what it may import of the application, beside what lies below its own name. The longest name counts.
@@ -65,6 +65,7 @@ TIERS: dict[str, tuple[str, ...]] = {
     "app.model": (),
     "app.errors": (),
     "app.clock": (),
+    "app.metrics": (),
     "app.codec": ("app.model",),
     "app.exchanges": _WORDS,
     "app.interruptible": ("app.errors",),
@@ -73,12 +74,12 @@ TIERS: dict[str, tuple[str, ...]] = {
     "app.books": ("app.model",),
     # Judgements on what was read: they know neither where from nor when.
     "app.quality": ("app.model",),
-    "app.telemetry": ("app.clock",),
-    "app.telemetry_books": ("app.telemetry",),
-    "app.telemetry_disk": ("app.telemetry",),
+    "app.telemetry": ("app.clock", "app.metrics"),
+    "app.telemetry_books": ("app.telemetry", "app.metrics"),
+    "app.telemetry_disk": ("app.telemetry", "app.metrics"),
     **dict.fromkeys(_SETTINGS, (*_WORDS, *_SETTINGS, "app.exchanges")),
     # The pace of a venue is kept by all streams that share a Redis.
-    "app.buffer": (*_WORDS, "app.codec", "app.exchanges.base"),
+    "app.buffer": (*_WORDS, "app.codec", "app.exchanges.base", "app.metrics"),
     "app.store": (*_WORDS, "app.clock", "app.telemetry"),
     "app.objects": (*_WORDS, "app.interruptible"),
     "app.connection": (*_WORDS, "app.exchanges", "app.sequence"),
