@@ -20,7 +20,7 @@ def web(host: str, port: int | None) -> None:
     import uvicorn
 
     from app.pipeline.supervise import follow_settings
-    from app.web import application
+    from app.web.application import application
 
     wiring = wired()
     threading.Thread(target=follow_settings, args=(wiring, threading.Event()), name="settings", daemon=True).start()

@@ -12,9 +12,10 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app import web
 from app.pipeline import periodic
 from app.pipeline.supervise import dispatch
+from app.web.application import application
+from app.web.health import health
 from app.wiring import Wiring
 from tests.support.exchanges import ExchangeProcess
 from tests.support.path import NEVER, Collecting, archived, finish, until
@@ -29,7 +30,7 @@ class Client:
     """Asks the application of a wiring as a server would let it be asked."""
 
     def __init__(self, wiring: Wiring) -> None:
-        self._transport = httpx.ASGITransport(web.application(wiring))
+        self._transport = httpx.ASGITransport(application(wiring))
 
     def get(self, path: str) -> httpx.Response:
         async def ask() -> httpx.Response:
@@ -192,7 +193,7 @@ def test_without_redis_health_and_readiness_say_so_and_metrics_still_answer(
 
 def test_uptime_counts_from_the_start_of_the_process(rig: Rig) -> None:
     rig.write({"bybit": ["BTCUSDT"]})
-    assert web.health(rig.wiring(), 123.9)[0]["uptime_seconds"] == 123
+    assert health(rig.wiring(), 123.9)[0]["uptime_seconds"] == 123
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/metrics/x", "/ready/"])

@@ -1,0 +1,36 @@
+"""The web process: dashboard, health, readiness and metrics over HTTP. It only reads, from Redis, the ledger and segments."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, generate_latest
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from app.clock import monotonic_s, wall_us
+from app.web.health import health, ready
+from app.web.scrape import Scrape
+from app.wiring import Wiring
+
+
+def application(wiring: Wiring) -> Starlette:
+    """The ASGI application. Redis and SQLite are asked on a thread of the pool, never on the event loop."""
+    started_s, started_us = monotonic_s(), wall_us()
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Scrape(wiring, started_us // 1_000_000))
+
+    async def get_health(_: Request) -> Response:
+        body, status = await run_in_threadpool(health, wiring, monotonic_s() - started_s)
+        return JSONResponse(body, status)
+
+    async def get_ready(_: Request) -> Response:
+        body, status = await run_in_threadpool(ready, wiring)
+        return JSONResponse(body, status)
+
+    async def get_metrics(_: Request) -> Response:
+        text = await run_in_threadpool(generate_latest, registry)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return Starlette(routes=[Route("/health", get_health), Route("/ready", get_ready), Route("/metrics", get_metrics)])
