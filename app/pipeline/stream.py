@@ -176,7 +176,6 @@ class StreamRunner:
             "exchange": self.stream.exchange,
             **shown,
             "successor": successor.shown() if successor is not None else None,
-            "ended": self._ended.shown() if self._ended is not None else None,
             "connections_opened": progress.opened_count,
             "frames": progress.frames,
             "events": progress.events,

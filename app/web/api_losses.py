@@ -22,7 +22,7 @@ MOST_HOURS = 24 * 366
 #: The newest so many of each are told one by one; the sums are over all of them.
 MOST_ROWS = 200
 _FACTS = (
-    "connection", "since_us", "why", "epoch", "last_error", "ended", "connections_opened", "closes", "refused",
+    "connection", "since_us", "why", "epoch", "last_error", "ends", "connections_opened", "closes", "refused",
 )  # fmt: skip
 
 
