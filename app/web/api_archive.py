@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,8 +14,9 @@ from starlette.routing import Route
 from app.clock import wall_us
 from app.errors import BufferUnavailable, CollectorError, StoreError, StoreUnavailable
 from app.objects import layout
-from app.store.ledger import OPEN, SEALED, VERIFIED
+from app.store.ledger import OPEN, SEALED, VERIFIED, SegmentEntry
 from app.store.listing import Cursor, Listing
+from app.store.segment import SealedSegment
 from app.wiring import Wiring
 
 PAGE_OBJECTS = 50
@@ -134,15 +135,25 @@ class _Page:
         }
 
     def _next(self, now_us: int) -> dict[str, Any]:
-        """When the open segment is sealed, which the archive follows; and sealed ones that wait for it."""
+        """When the open segment is sealed, which the archive follows; and sealed ones that are not archived whole."""
         segment_us = self._wiring.settings.storage.segment_secs * 1_000_000
         open_ = self._wiring.ledger.segments(OPEN)
-        waiting = self._wiring.ledger.segments(SEALED)
+        waiting = [one for one in self._wiring.ledger.segments(SEALED) if self._waits(one)]
         return {
             "seal_us": (open_[0].opened_us // segment_us + 1) * segment_us if open_ else None,
             "waiting_segments": len(waiting),
             "waiting_since_us": min((one.sealed_us or now_us for one in waiting), default=None),
         }
+
+    def _waits(self, one: SegmentEntry) -> bool:
+        """Whether a store lacks an object of a sealed segment. The newest one is kept a while after that."""
+        try:
+            ranges = SealedSegment(self._wiring.settings.storage.segments_path / one.path).records("ranges")
+        except DBAPIError:
+            return True  # damaged, or removed at this moment
+        held = {(o.store, *o[1:4]) for o in self._wiring.ledger.objects(one.number) if o.state == VERIFIED}
+        feeds = {(row["exchange"], row["symbol"], row["feed"]) for row in ranges if row["stored"]}
+        return any((store.name, *feed) not in held for store in self._wiring.stores for feed in feeds)
 
     def _said(self) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
         """What keeps the archive from its work, and the bytes of what it wrote as text and as stored; None without Redis."""

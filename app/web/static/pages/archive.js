@@ -37,7 +37,7 @@ export async function show(root, params, tools) {
       el("b", {}, `${number(t.conflicts.total)} keys had other bytes under them`), ": nothing was overwritten, our objects have another name. ",
       el("ul", { class: "reasons" }, t.conflicts.newest.map((c) => el("li", {}, el("span", { class: "mono" }, c.key), ` ${c.store}, segment ${c.segment}: ${c.detail}`)))) : null));
 
-  const SEGMENTS = [["open", "being filled"], ["sealing", "being sealed"], ["sealed", "waits for the archive"], ["removing", "being removed"], ["removed", "archived, proved and removed"]];
+  const SEGMENTS = [["open", "being filled"], ["sealing", "being sealed"], ["sealed", "archived next, the newest kept a while"], ["removing", "being removed"], ["removed", "archived, proved and removed"]];
   const drawState = onChange((t, left) => put(state,
     el("header", {}, el("h2", {}, "From segment to object"), el("span", { class: "right" }, `${t.stores.join(" and ")}; a segment is removed when each store has proved that it has all of it`)),
     table([["Segments", ""], ["", ""], ["", "n"]], SEGMENTS.map(([name, words]) => [el("span", { class: "stateful" }, el("i", { class: "heat-mark segment", dataset: { state: name } }), name), el("span", { class: "soft" }, words), number(t.segments[name])])),
