@@ -127,6 +127,7 @@ def hours_of(opened_us: int, until_us: int) -> range:
 
 
 def _cell(parts: Sequence[Part]) -> Cell:
+    """What the parts come to together."""
     rows = sum(one.rows for one in parts)
     values = [one.value for one in parts]
     value = None

@@ -4,9 +4,9 @@ export const STATES = ["proved", "repaired", "gap", "unknowable", "not_collected
 export const WORDS = { proved: "proved", repaired: "repaired", gap: "with a gap", unknowable: "unknowable", not_collected: "not collected" };
 export const LETTERS = { proved: "P", repaired: "R", gap: "G", unknowable: "U", not_collected: "·" };
 export const MARKS = { proved: "", repaired: "●", gap: "✕", unknowable: "", not_collected: "" };
-export const COLOURS = { proved: "--good", repaired: "--warn", gap: "--bad", unknowable: "--odd", not_collected: "--line-strong" };
+export const COLOURS = { proved: "--good", repaired: "--warn", gap: "--bad", unknowable: "--idle", not_collected: "--line-strong" };
 
-const ROW = 20, TOP = 34, GAP = 2, LEAST = 5, MOST = 30;
+const ROW = 20, TOP = 34, GAP = 2, LEAST = 7, MOST = 30;
 
 export const stateOf = (cell) => cell?.state ?? "not_collected";
 
@@ -105,7 +105,7 @@ export function heatmap(body, { el, put, format }, choose) {
 
   function shape(draw, cell, ink, ground, x, y) {
     const state = stateOf(cell), w = Math.max(2, width - GAP), h = ROW - GAP, cx = x + w / 2, cy = y + h / 2;
-    draw.globalAlpha = cell?.provisional ? 0.55 : 1;
+    draw.globalAlpha = (cell?.provisional ? 0.55 : 1) * (state === "unknowable" ? 0.6 : 1);
     draw.fillStyle = draw.strokeStyle = ink[state];
     draw.lineWidth = 1;
     if (state === "not_collected") {

@@ -69,7 +69,7 @@ export async function show(root, params, tools) {
   const drawObjects = onChange((told) => {
     older.disabled = !told.next;
     newer.disabled = pages.length < 2;
-    put(list, table([["Object", "words"], ["Segment from", "n"], ["Rows", "n"], ["Stored", "n"], ["Store", ""], ["State", ""], ["SHA-256", "n"]],
+    put(list, table([["Object", "words"], ["Segment from", "t"], ["Rows", "n"], ["Stored", "n"], ["Store", ""], ["State", ""], ["SHA-256", "t"]],
       told.rows.map((o) => [
         el("button", { type: "button", class: "link mono", dataset: { key: o.key }, on: { click: () => open(o.key) } }, o.key),
         time(o.opened_us, { date: true }), number(o.rows), bytes(o.size_bytes), o.store,

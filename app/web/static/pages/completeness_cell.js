@@ -15,22 +15,22 @@ export function opened(told, tools, close) {
       el("header", {}, el("h1", {}, el("a", { href: market }, `${told.exchange} ${told.symbol}`), ` ${told.data_type}`),
         el("span", { class: "soft" }, `the hour from ${time(told.hour_us, { date: true, zone: true })}, ${number(rows)} rows`),
         el("span", { class: "right" }, el("button", { type: "button", on: { click: close } }, "Close"))),
-      table([["Object", "words"], ["Rows", "n"], ["Complete", "n"], ["Stored", "n"], ["First row", "n"], ["Last row", "n"], ["Why it is not proved", "words"]],
+      table([["Object", "words"], ["Rows", "n"], ["Complete", "n"], ["Stored", "n"], ["First row", "t"], ["Last row", "t"], ["Why it is not proved", "words"]],
         all.map((one) => [
           one.key ? el("a", { href: `/archive?key=${encodeURIComponent(one.key)}`, class: "mono" }, one.key) : el("span", { class: "soft" }, "not archived yet: judged by what was seen at receipt"),
           number(one.rows), percent(one.completeness), one.key ? bytes(one.size_bytes) : "–", at(one.first_collector_us), at(one.last_collector_us),
           one.completeness_reasons.length ? el("ul", { class: "reasons" }, one.completeness_reasons.map((why) => el("li", {}, why))) : "",
         ]), "Nothing was collected in this hour")),
     el("div", { class: "columns" },
-      panel("Gaps", told.gaps, [["Missing ids", "n"], ["Size", "n"], ["Between", "n"], ["Cause", ""], ["State", ""], ["Found", "n"]],
+      panel("Gaps", told.gaps, [["Missing ids", "n"], ["Size", "n"], ["Between", "t"], ["Cause", ""], ["State", ""], ["Found", "n"]],
         (g) => [`${g.from_id} – ${g.to_id}`, number(g.size), `${at(g.before_us)} – ${at(g.after_us)}`, g.cause, g.repair ?? "open", number(g.found)], "No gaps"),
-      panel("Repairs", told.repairs, [["Found out", "n"], ["State", ""], ["Found", "n"], ["What remains, in words", "words"]],
+      panel("Repairs", told.repairs, [["Found out", "t"], ["State", ""], ["Found", "n"], ["What remains, in words", "words"]],
         (r) => [time(r.found_us, { date: true }), r.state, number(r.found), r.detail], "No repairs"),
-      panel("Losses", told.losses, [["From", "n"], ["To", "n"], ["Events", "n"], ["Cause", ""], ["Numbers", "n"]],
+      panel("Losses", told.losses, [["From", "t"], ["To", "t"], ["Events", "n"], ["Cause", ""], ["Numbers", "n"]],
         (l) => [at(l.start_us), at(l.end_us), l.count === null ? "unknown" : number(l.count), l.cause, `${l.first} – ${l.last}`], "No losses"),
-      panel("Checks", told.checks, [["From", "n"], ["To", "n"], ["Kind", ""], ["Verdict", ""], ["In words", "words"]],
+      panel("Checks", told.checks, [["From", "t"], ["To", "t"], ["Kind", ""], ["Verdict", ""], ["In words", "words"]],
         (c) => [at(c.start_us), at(c.end_us), c.kind, c.verdict, c.detail], "No checks that change anything"),
-      panel("Connections", told.epochs, [["Opened", "n"], ["Ended", "n"], ["Why", ""], ["Kind", ""], ["Epoch", "n"]],
+      panel("Connections", told.epochs, [["Opened", "t"], ["Ended", "t"], ["Why", ""], ["Kind", ""], ["Epoch", "t"]],
         (e) => [time(e.opened_us, { date: true }), e.ended_us ? time(e.ended_us, { date: true }) : "–", e.reason ?? "goes on, or not yet known", e.kind, e.epoch.slice(0, 8)], "None")));
 }
 

@@ -40,26 +40,26 @@ export async function show(root, params, tools) {
   });
 
   const drawCauses = onChange((list) => put(causes, table(
-    [["Cause", ""], ["Market", ""], ["Feed", ""], ["Events", "n"], ["Losses", "n"], ["Of unknown extent", "n"], ["Last one", "n"], ["What that means", "words"]],
+    [["Cause", ""], ["Market", ""], ["Feed", ""], ["Events", "n"], ["Losses", "n"], ["Of unknown extent", "n"], ["Last one", "t"], ["What that means", "words"]],
     list.map((c) => [el("b", {}, c.cause), market(c), feed(c), number(c.events), number(c.losses), number(c.of_unknown_extent), time(c.last_us, { date: true }), el("span", { class: "soft" }, CAUSES[c.cause] ?? "")]),
     "Nothing was lost in this time")));
 
   const drawNewest = onChange(({ total, newest: rows }) => put(newest, rows.length ? el("section", { class: "panel" },
     el("header", {}, el("h2", {}, "One by one"), el("span", { class: "right" }, total > rows.length ? `the newest ${rows.length} of ${number(total)}` : number(total))),
-    el("div", { class: "tall" }, table([["Until", "n"], ["From", "n"], ["Market", ""], ["Feed", ""], ["Events", "n"], ["Cause", ""], ["Numbers", "n"], ["Epoch", "n"]],
+    el("div", { class: "tall" }, table([["Until", "t"], ["From", "t"], ["Market", ""], ["Feed", ""], ["Events", "n"], ["Cause", ""], ["Numbers", "t"], ["Epoch", "t"]],
       rows.map((l) => [time(l.end_us, { date: true, ms: true }), time(l.start_us, { date: true, ms: true }), market(l), feed(l), events(l.count), l.cause, l.count === null ? `from ${l.first}` : `${l.first} – ${l.last}`, l.epoch.slice(0, 8)])))) : null));
 
   const drawQuarantine = onChange(({ total, by_feed, newest: rows }) => put(quarantine,
     el("header", {}, el("h2", {}, "Quarantine"), el("span", { class: "soft" }, "kept as it came, not stored as an event"),
       el("span", { class: "right" }, by_feed.map((f) => `${f.exchange} ${f.symbol === "?" ? "(not decoded)" : `${f.symbol} ${f.feed}`} ${number(f.count)}`).join(", ") || "empty")),
-    el("div", { class: "tall" }, table([["Received", "n"], ["Market", ""], ["Feed", ""], ["Why", "words"], ["Size", "n"], ["The frame begins with (first 200 bytes)", "words"]],
+    el("div", { class: "tall" }, table([["Received", "t"], ["Market", ""], ["Feed", ""], ["Why", "words"], ["Size", "n"], ["The frame begins with (first 200 bytes)", "words"]],
       rows.map((q) => [time(q.received_us, { date: true, ms: true }), market(q), feed(q), q.reason, bytes(q.size_bytes), el("code", { class: "frame" }, q.head)]),
       "Nothing is in quarantine")), total > rows.length ? el("p", { class: "soft" }, `The newest ${rows.length} of ${number(total)}.`) : null));
 
   const drawNow = onChange((list) => put(now,
     el("header", {}, el("h2", {}, "Connections now"), el("span", { class: "right" }, "what each said in its last words")),
     list === null ? el("p", { class: "fault" }, "Redis does not answer: what streams say of themselves is not known.")
-      : table([["Stream", ""], ["State", ""], ["Since", "n"], ["Opened", "n"], ["Ends by reason", ""], ["Last words", "words"]],
+      : table([["Stream", ""], ["State", ""], ["Since", "t"], ["Opened", "n"], ["Ends by reason", ""], ["Last words", "words"]],
         list.map((c) => [c.stream, el("span", { class: "stateful" }, el("i", { class: "mark", dataset: { state: c.connection } }), c.connection), time(c.since_us, { date: true }), number(c.connections_opened),
           Object.entries(c.closes ?? {}).map(([why, n]) => `${why} ${n}`).join(", ") || "–", words(c)]))));
 
@@ -67,7 +67,7 @@ export async function show(root, params, tools) {
 
   const drawEnded = onChange((list, spoken) => put(ended,
     el("header", {}, el("h2", {}, "Ended last"), el("span", { class: "right" }, `${list.length} connections on record`)),
-    el("div", { class: "tall" }, table([["Ended", "n"], ["Stream", ""], ["Lasted", "n"], ["Why", ""], ["In the venue's words", "words"]],
+    el("div", { class: "tall" }, table([["Ended", "t"], ["Stream", ""], ["Lasted", "n"], ["Why", ""], ["In the venue's words", "words"]],
       list.map((e) => [time(e.ended_us, { date: true }), e.stream, format.age((e.ended_us - e.opened_us) / 1e6), e.reason, said(spoken, e)]),
       "No connection has ended yet"))));
 
