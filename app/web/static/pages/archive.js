@@ -11,7 +11,7 @@ export async function show(root, params, tools) {
   const figures = el("div", { class: "figures", id: "archive-sums" });
   const troubles = el("div"), state = el("section", { class: "panel" }), feeds = el("section", { class: "panel" });
   const objects = el("section", { class: "panel", id: "archive-objects" }), one = el("div", { id: "archive-object" });
-  put(root, figures, troubles, el("div", { class: "columns" }, state, feeds), objects, one);
+  put(root, figures, troubles, el("div", { class: "columns" }, state, feeds), one, objects);
   let stopped = false, market = "", pages = [""], markets = [];
 
   const figure = (value, words, { mood, title } = {}) => el("div", { class: "figure", dataset: { mood: mood ?? "" }, title }, el("b", {}, value), el("span", {}, words));
