@@ -47,7 +47,6 @@ def application(wiring: Wiring, host: str = "127.0.0.1", over: Callable[[], bool
         Route("/health", get_health),
         Route("/ready", get_ready),
         Route("/metrics", get_metrics),
-        *api_overview.routes(wiring),
         *api_completeness.routes(wiring),
         *api_archive.routes(wiring),
         *api_losses.routes(wiring),
