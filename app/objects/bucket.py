@@ -38,7 +38,8 @@ Answered = dict[str, Any] | Refusal
 class BucketStore:
     """Objects in `bucket`. Without keys, boto3's own sources answer: environment, profile, role.
 
-    A transfer that crawls is given up by `monotonic_s` (`pace`); without a clock none is.
+    A transfer that crawls is given up by `monotonic_s` (`pace`); without a clock none is. `retried` is called at each
+    attempt of a request after the first.
 
     Raises: SettingsError for an endpoint that `endpoint.checked_endpoint` does not allow.
     """
@@ -55,13 +56,14 @@ class BucketStore:
         read_timeout_s: float = 60,
         attempts: int = 5,
         monotonic_s: Callable[[], float] = lambda: 0.0,
+        retried: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = f"s3:{bucket}"
         self.bucket, self.region = bucket, region
         self._endpoint_url = checked_endpoint(endpoint_url) if endpoint_url else None
         self._access_key, self._secret_key = access_key, secret_key
         self._connect_timeout_s, self._read_timeout_s, self._attempts = connect_timeout_s, read_timeout_s, attempts
-        self._now_s = monotonic_s
+        self._now_s, self._retried = monotonic_s, retried
         self._lock = Lock()
         self._client: Any = None
         self._capabilities: Capabilities | None = None
@@ -216,11 +218,11 @@ class BucketStore:
 
     def _compare_size(self, key: str, stored_bytes: int | None, size_bytes: int) -> None:
         if stored_bytes not in (None, size_bytes):
-            raise VerifyFailed(self.name, key, f"{stored_bytes} bytes, not {size_bytes}")
+            raise VerifyFailed(self.name, key, f"{stored_bytes} bytes, not {size_bytes}", "size")
 
     def _compare_sha256(self, key: str, stored: str, sha256: str) -> None:
         if stored != sha256:
-            raise VerifyFailed(self.name, key, f"sha256 {stored}, not {sha256}")
+            raise VerifyFailed(self.name, key, f"sha256 {stored}, not {sha256}", "sha256")
 
     def _get(self, key: str) -> dict[str, Any]:
         answer = self._ask(key, "get_object", Key=key)
@@ -261,7 +263,8 @@ class BucketStore:
         try:
             yield
         except boto.FlexibleChecksumError as error:
-            raise VerifyFailed(self.name, key, "the bytes read back do not have the store's own checksum") from error
+            detail = "the bytes read back do not have the store's own checksum"
+            raise VerifyFailed(self.name, key, detail, "sha256") from error
         except TooSlow as error:
             raise StoreUnavailable(self.name, key, str(error)) from error
         except boto.BotoCoreError as error:
@@ -302,7 +305,14 @@ class BucketStore:
             if is_loopback(self._endpoint_url):
                 config["proxies"] = {}
         session = Session(self._access_key, self._secret_key)
-        return session.client("s3", self.region, endpoint_url=self._endpoint_url, config=Config(**config))
+        client = session.client("s3", self.region, endpoint_url=self._endpoint_url, config=Config(**config))
+        client.meta.events.register("needs-retry.s3", self._attempted)
+        return client
+
+    def _attempted(self, attempts: int, **_: Any) -> None:
+        """Botocore asks after each attempt of a request, the `attempts`th, whether it is to be made again."""
+        if attempts > 1:
+            self._retried()
 
     def _redacted(self, text: str) -> str:
         for secret in (self._secret_key, self._access_key):

@@ -10,20 +10,19 @@ from typing import Any
 
 import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from app.pipeline import periodic
 from app.pipeline.supervise import dispatch
 from app.web.application import application
-from app.web.health import health
+from app.web.health import DROPPED, health, ready
 from app.wiring import Wiring
+from tests.support.counting import Samples, reporter, samples
 from tests.support.exchanges import ExchangeProcess
 from tests.support.path import NEVER, Collecting, archived, finish, until
 from tests.support.redis_process import RedisProcess
 from tests.support.rig import Rig
 
 BYBIT, OKX = "bybit-0-orderbook.trade", "okx-0-orderbook.trade"
-Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 class Client:
@@ -45,11 +44,7 @@ def metrics(client: Client) -> Samples:
     answer = client.get("/metrics")
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    return {
-        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(answer.text)
-        for sample in family.samples
-    }
+    return samples(answer.text)
 
 
 def state(stream: str, **changes: Any) -> dict[str, Any]:
@@ -70,6 +65,7 @@ def test_what_streams_do_shows_in_health_readiness_and_metrics(
     server = exchange_server(rate=20)
     rig.write({"bybit": ["BTCUSDT"], "okx": ["BTC-USDT"]}, server.venues)
     wiring = rig.wiring()
+    counts = reporter(wiring)
     client = Client(rig.wiring())
 
     answer = client.get("/health")
@@ -121,29 +117,63 @@ def test_what_streams_do_shows_in_health_readiness_and_metrics(
     for name in (BYBIT, OKX):
         labels = (("stream", name),)
         assert found["collector_buffer_batches", labels] == depths[name].batches > 0
-        assert found["collector_channel_queue_depth", labels] == depths[name].events > 0
+        assert found["collector_buffer_events", labels] == depths[name].events > 0
         assert found["collector_buffer_bytes", labels] == depths[name].bytes > 0
+        assert 0 < found["collector_oldest_unstored_seconds", labels] < 60
+    assert found["collector_channel_queue_depth", ()] == sum(depth.events for depth in depths.values())
 
     periodic.flush(wiring, NEVER)
-    assert metrics(client)["collector_segments", (("state", "open"),)] == 1
+    assert metrics(Client(wiring))["collector_segments", (("state", "open"),)] == 1
     finish(wiring)
-    found = metrics(client)
+    counts.report()
+    found = metrics(Client(wiring))
     rows = archived(wiring)
     assert found["collector_segments", (("state", "open"),)] == 0
     assert found["collector_segments", (("state", "removed"),)] == 1
-    assert found["collector_objects_verified_total", ()] == len(rows) == 4
+    assert found["collector_objects", (("state", "verified"),)] == len(rows) == 4
     assert found["collector_snapshots_archived_total", ()] == sum(map(len, rows.values()))
-    assert found["collector_channel_queue_depth", (("stream", BYBIT),)] == 0
+    assert found["collector_channel_queue_depth", ()] == 0
 
 
 def test_refused_events_degrade_the_health(rig: Rig) -> None:
     rig.write({"bybit": ["BTCUSDT"], "okx": ["BTC-USDT"]})
     wiring = rig.wiring()
-    publish(wiring, state(BYBIT, refused=3), state(OKX, refused=4))
+    wiring.tally.add("a process", 1, {DROPPED: 7.0})
+    publish(wiring, state(BYBIT), state(OKX))
+    body = Client(rig.wiring()).get("/health").json()
+    assert (body["status"], body["messages_dropped"]) == ("healthy", 7), "that was longer ago than five minutes"
+    wiring.board.publish(OKX, state(OKX), 30, dropped=True)
     answer = Client(rig.wiring()).get("/health")
     body = answer.json()
     assert (answer.status_code, body["status"], body["degraded_reason"]) == (200, "degraded", "backpressure")
     assert body["messages_dropped"] == 7
+
+
+def test_refusals_are_remembered_for_five_minutes_although_their_stream_is_gone(rig: Rig) -> None:
+    wiring = rig.wiring()
+    wiring.board.publish(OKX, state(OKX), 0.05, dropped=True)
+    until(lambda: not wiring.board.states([OKX]), "the state has run out")
+    assert wiring.board.dropping([BYBIT, OKX]) == [OKX]
+    assert 290 < wiring.redis.ttl(f"{rig.prefix}:dropped:{OKX}") <= 300
+
+
+def test_a_flush_or_archive_that_should_have_run_is_missing_once_there_was_time_for_it(rig: Rig) -> None:
+    rig.write({"okx": ["BTC-USDT"]}, collector={"batch_interval_secs": 5, "archive_interval_secs": 3600})
+    wiring = rig.wiring()
+    bounds = {"flush": 60 + 3 * 5, "archive": 60 + 3 * 3600 + 300}
+
+    def late(uptime_s: float) -> set[str]:
+        body, status = ready(wiring, uptime_s)
+        assert status == 503  # for want of beat and workers
+        return {line.split()[0] for line in body["missing"] if "without trouble" in line}
+
+    assert [late(bound + 1) for bound in bounds.values()] == [{"flush"}, {"flush", "archive"}]
+    assert late(bounds["flush"]) == set()
+    now_s = int(time.time())
+    wiring.board.succeeded("flush", now_s)
+    wiring.board.succeeded("archive", now_s - bounds["archive"] - 5)
+    assert late(1e6) == {"archive"}
+    assert wiring.board.successes() == {"flush": now_s, "archive": now_s - bounds["archive"] - 5}
 
 
 def test_what_keeps_a_station_from_its_work_degrades_the_health_and_a_warning_does_not(rig: Rig) -> None:
