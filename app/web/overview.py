@@ -228,9 +228,9 @@ def _disconnects(board: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]
 
 
 def _sums(sums: Mapping[Series, float]) -> dict[str, int | None]:
-    """Events by what became of them, over all processes; None where no process has counted any yet."""
+    """Events by what became of them, over all processes; None where no process has counted anything yet."""
     found: dict[str, int | None] = {}
     for name, counter in SUMS.items():
         values = [value for (series, _), value in sums.items() if series == counter]
-        found[name] = int(sum(values)) if values else None
+        found[name] = int(sum(values)) if sums else None
     return found
