@@ -99,7 +99,7 @@ def test_the_archive_shows_its_objects_and_a_manifest(site: Site) -> None:
     assert figures[:2] == ["5", str(rows)]
     site.page.wait_for_selector("#archive-objects [data-key]")
     site.page.select_option("#archive-objects select", "upbit/KRW-BTC")
-    site.page.wait_for_function("document.querySelectorAll('#archive-objects [data-key]').length === 1")
+    site.page.wait_for_selector("#archive-objects tbody tr:only-child [data-key]")
     site.page.click("#archive-objects [data-key]")
     site.page.wait_for_selector("#archive-object section")
     (entry,) = [one for one in site.world.wiring.ledger.objects() if one.exchange == "upbit"]
