@@ -14,12 +14,11 @@ export function axis(more = {}) {
   };
 }
 
-/** A chart in `place`, `height` pixels high, that follows its width. Returns the uPlot and a function that ends it. */
-export function chart(place, height, options, data) {
-  const plot = new window.uPlot({
-    width: Math.max(200, place.clientWidth), height, legend: { show: false }, ...options,
-  }, data, place);
-  const watch = new ResizeObserver(() => plot.setSize({ width: Math.max(200, place.clientWidth), height }));
+/** A chart as large as `place`, which style.css gives its height. Returns the uPlot and a function that ends it. */
+export function chart(place, options, data) {
+  const size = () => ({ width: Math.max(200, place.clientWidth), height: Math.max(120, place.clientHeight) });
+  const plot = new window.uPlot({ ...size(), legend: { show: false }, ...options }, data, place);
+  const watch = new ResizeObserver(() => plot.setSize(size()));
   watch.observe(place);
   return [plot, () => { watch.disconnect(); plot.destroy(); }];
 }

@@ -3,7 +3,7 @@
 import { axis, chart, colour } from "../lib/chart.js";
 
 const BANDS = [["0.1 %", 0.001], ["0.5 %", 0.005], ["2 %", 0.02], ["all", null]];
-const LADDER = 12, TAPE = 26, HISTORY_S = 300;
+const LADDER = 13, TAPE = 29, HISTORY_S = 300;
 
 export async function show(root, { exchange, symbol }, { api, stream, el, put, say, table, format, health }) {
   const { age, milliseconds, number, time, NONE } = format;
@@ -29,18 +29,21 @@ export async function show(root, { exchange, symbol }, { api, stream, el, put, s
   const bookAge = el("span", { class: "right" });
   const tapeBody = el("div", { class: "tape", tabindex: "0" });
   const tapeNote = el("span", { class: "right" }, "pauses under the pointer");
-  const historyPlace = el("div", { class: "plot" });
+  const historyPlace = el("div", { class: "plot history" });
   const latency = el("div", {});
   const gaps = el("div", {});
   put(root,
     el("section", { class: "head" }, el("h1", {}, symbol, " ", el("span", { class: "soft" }, exchange)), feeds),
     el("section", { class: "figures" }, midBox, spreadBox, bpsBox, tiltBox, bookLateBox, tradeLateBox),
     el("div", { class: "market-grid" },
-      el("section", { class: "panel" }, el("header", {}, el("h2", {}, "Depth"), bands), el("div", { class: "over" }, depthPlace, waiting)),
+      el("div", { class: "stack" },
+        el("section", { class: "panel" }, el("header", {}, el("h2", {}, "Depth"), bands), el("div", { class: "over" }, depthPlace, waiting)),
+        el("section", { class: "panel" }, el("header", {}, el("h2", {}, "Mid and spread"), el("span", { class: "right" },
+          el("i", { class: "key mid" }), "mid ", el("i", { class: "key bps" }), "spread, bp · last 5 min")), historyPlace)),
       el("section", { class: "panel" }, el("header", {}, el("h2", {}, "Book"), bookAge), ladderBody),
       el("section", { class: "panel" }, el("header", {}, el("h2", {}, "Trades"), tapeNote), tapeBody),
-      el("section", { class: "panel" }, el("header", {}, el("h2", {}, "Mid and spread"), el("span", { class: "right" },
-        el("i", { class: "key mid" }), "mid ", el("i", { class: "key bps" }), "spread, bp")), historyPlace),
+    ),
+    el("div", { class: "columns" },
       el("section", { class: "panel" }, el("header", {}, el("h2", {}, "Latency"), el("span", { class: "right" }, "venue to us")), latency),
       el("section", { class: "panel" }, el("header", {}, el("h2", {}, "Gaps"), el("span", { class: "right" }, "last hour")), gaps)));
 
@@ -56,9 +59,9 @@ export async function show(root, { exchange, symbol }, { api, stream, el, put, s
   const side = (name, align) => ({
     stroke: colour(name), width: 1.5, fill: colour(name, 0.16), paths: stepped(align), points: { show: false }, spanGaps: false,
   });
-  const [depth, endDepth] = chart(depthPlace, 300, {
+  const [depth, endDepth] = chart(depthPlace, {
     scales: { x: { time: false, auto: false, range: () => centred() }, y: { range: (u, low, high) => [0, (high || 1) * 1.08] } },
-    axes: [axis({ values: (u, at) => at.map((v) => trimmed(v)), space: 80 }), axis({ size: 62, values: (u, at) => at.map(short) })],
+    axes: [axis({ size: 26, values: (u, at) => at.map((v) => trimmed(v)), space: 80 }), axis({ size: wide, values: (u, at) => at.map(short) })],
     series: [{}, side("--buy", -1), side("--sell", 1)],
     cursor: { y: false, points: { size: 6 } },
     hooks: { draw: [(u) => centreLine(u)] },
@@ -151,11 +154,11 @@ export async function show(root, { exchange, symbol }, { api, stream, el, put, s
 
   const history = [[], [], []];
   const utc = (ts) => (format.zoneName() === "UTC" ? window.uPlot.tzDate(new Date(ts * 1000), "Etc/UTC") : new Date(ts * 1000));
-  const [line, endLine] = chart(historyPlace, 190, {
+  const [line, endLine] = chart(historyPlace, {
     tzDate: utc,
     scales: { y: { range: (u, low, high) => padded(low, high) }, bp: { range: (u, low, high) => [0, (high || 1) * 2.6] } },
-    axes: [axis({ space: 70, values: [[1, "{HH}:{mm}:{ss}", null, null, null, null, null, null, 1], [60, "{HH}:{mm}", null, null, null, null, null, null, 1]] }),
-      axis({ size: 74, values: (u, at) => at.map((v) => trimmed(v)) }),
+    axes: [axis({ size: 26, space: 70, values: [[1, "{HH}:{mm}:{ss}", null, null, null, null, null, null, 1], [60, "{HH}:{mm}", null, null, null, null, null, null, 1]] }),
+      axis({ size: wide, values: (u, at) => at.map((v) => trimmed(v)) }),
       axis({ scale: "bp", side: 1, size: 48, grid: { show: false }, values: (u, at) => at.map((v) => trimmed(v)) })],
     series: [{}, { stroke: colour("--text"), width: 1.5, points: { show: false } },
       { scale: "bp", stroke: colour("--odd"), width: 1, fill: colour("--odd", 0.12), points: { show: false } }],
@@ -195,7 +198,7 @@ export async function show(root, { exchange, symbol }, { api, stream, el, put, s
         milliseconds(told.latency_counted[feed]?.p50_ms), milliseconds(told.latency_counted[feed]?.p99_ms)]),
       "No event with a time of the venue yet."), el("p", { class: "note" }, "Left: the last 60 s, exact. All: by the histogram of all processes since they began to count."));
     put(gaps, told.gaps === null ? el("p", { class: "empty" }, "The data directory is on another host.")
-      : table([["Seen", "n"], ["Feed", ""], ["Missing ids", "n"], ["Cause", ""], ["State", ""]],
+      : table([["Seen", "t"], ["Feed", ""], ["Missing ids", "n"], ["Cause", ""], ["State", ""]],
         told.gaps.map((g) => [time(g.after_us), g.feed, g.size === null ? "unknown" : number(g.size), g.cause, el("span", { title: g.detail }, g.state)]),
         "None."));
     root.dataset.nowUs = told.now_us;
@@ -227,6 +230,9 @@ function trimmed(value) {
   if (value === null || value === undefined) return "";
   return value.toLocaleString("en-US", { maximumFractionDigits: Math.abs(value) >= 1000 ? 1 : 6 });
 }
+
+/** How wide an axis is for its longest number. */
+function wide(u, values) { return 16 + 7 * Math.max(4, ...(values ?? []).map((v) => v.length)); }
 
 /** A size: `12.4`, `3.1k`. */
 function short(value) {

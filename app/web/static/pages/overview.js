@@ -48,7 +48,7 @@ export async function show(root, params, { stream, el, put, say, table, format, 
     for (const arrow of told.arrows) {
       const nodes = arrows.get(arrow.to);
       say(nodes.rate, rate(arrow.rate_per_s, arrow.rate_unit));
-      say(nodes.backlog, arrow.backlog === null ? NONE : `${number(arrow.backlog)} ${arrow.backlog_unit}`);
+      say(nodes.backlog, arrow.backlog === null ? NONE : `${number(arrow.backlog)} ${arrow.backlog === 1 ? arrow.backlog_unit.replace(/s\b/, "") : arrow.backlog_unit}`);
       nodes.backlog.toggleAttribute("data-none", !arrow.backlog);
       say(nodes.age, arrow.age_s === null ? " " : `${age(arrow.age_s)} ${arrow.age_of.startsWith("since") ? "since data" : "oldest"}`);
       nodes.age.title = arrow.age_of;
@@ -122,7 +122,7 @@ export async function show(root, params, { stream, el, put, say, table, format, 
   function drawTroubles(told) {
     troubles.hidden = told.troubles.length === 0;
     put(troubles, el("header", {}, el("h2", {}, "Needs a look")), table(
-      [["", ""], ["Station", ""], ["Since", "n"], ["What", "words"]],
+      [["", ""], ["Station", ""], ["Since", "t"], ["What", "words"]],
       told.troubles.map((t) => [
         el("span", { class: "stateful" }, el("i", { class: "mark", dataset: { state: t.level } }), t.level), t.station,
         time(t.since_us, { date: true, zone: true }), t.detail])));
@@ -130,7 +130,7 @@ export async function show(root, params, { stream, el, put, say, table, format, 
 
   function drawEnds(told) {
     put(ends, el("header", {}, el("h2", {}, "Last ends of connections"), el("span", { class: "right" }, format.zoneLabel())), table(
-      [["When", "n"], ["Stream", ""], ["Reason", ""], ["In words", "words"]],
+      [["When", "t"], ["Stream", ""], ["Reason", ""], ["In words", "words"]],
       told.disconnects.map((d) => [time(d.ended_us, { date: true }), d.stream, d.reason, d.words || NONE]),
       "No connection has ended since the streams began."));
   }
