@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from math import nextafter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -134,7 +135,7 @@ def _cell(parts: Sequence[Part]) -> Cell:
     if None not in values:
         sent = sum(one.rows / one.value for one in parts if one.value)
         complete = all(one == 1.0 for one in values)
-        value = 1.0 if complete else rows / sent if sent else None
+        value = 1.0 if complete else min(rows / sent, nextafter(1.0, 0.0)) if sent else None
     return Cell(
         state=min((one.state for one in parts), key=STATES.index), value=value, rows=rows, parts=len(parts),
         gaps=sum(one.gaps for one in parts), open_gaps=sum(one.open_gaps for one in parts),
