@@ -22,6 +22,7 @@ from app.pipeline.certificate import Findings, united
 from app.pipeline.facts import told
 from app.pipeline.hours import (
     HOUR_US,
+    REMEMBERED,
     UNKNOWABLE,
     Cell,
     Feed,
@@ -44,13 +45,14 @@ Spanning = TypeVar("Spanning", LossRecord, CheckRecord)
 
 #: Manifests are asked for so many at a time.
 AT_ONCE = 8
-#: Of so many objects it is remembered what they come to: a month of 100 feeds.
-REMEMBERED = 100_000
 #: Checks that may change a verdict. Most others prove what is proved already.
 _CHECKS = (
-    {"kind": "continuity"}, {"kind": "crossed", "verdict": "broken"}, {"kind": "rest", "verdict": "broken"},
-    {"kind": SEAM, "verdict": "unknowable"}, {"kind": REFETCH},
-)  # fmt: skip
+    {"kind": "continuity"},
+    {"kind": "crossed", "verdict": "broken"},
+    {"kind": "rest", "verdict": "broken"},
+    {"kind": SEAM, "verdict": "unknowable"},
+    {"kind": REFETCH},
+)
 
 
 class Grid(NamedTuple):
@@ -61,12 +63,14 @@ class Grid(NamedTuple):
 
 
 class _Judged(NamedTuple):
-    """What an object comes to, by the records that were found of its time."""
+    """What an object comes to, by the records that were found of its time: None where its manifest could not be read, which is
+    tried again. `by`: where these stand, if that is the ledger alone."""
 
     first_us: int
     last_us: int
-    found: Findings
+    found: Findings | None
     part: Part
+    by: _Found | None
 
 
 class Hourly:
@@ -129,7 +133,10 @@ class Hourly:
 
         def unchanged(one: Archived) -> bool:
             known = self._judged.get(one.key)
-            return known is not None and known.found == found.of(_feed(one), known.first_us, known.last_us)
+            if known is None:
+                return False
+            where = _feed(one), known.first_us, known.last_us
+            return (known.by is found.below and not found.speaks_of(*where)) or known.found == found.of(*where)
 
         def judged(one: Archived) -> _Judged | None:
             if self._monotonic_s() > until_s:
@@ -139,9 +146,11 @@ class Hourly:
             except (StoreError, ValueError) as error:
                 why = f"its manifest cannot be read: {error}"
                 known = Part(one.opened_us, one.opened_us, UNKNOWABLE, None, one.rows, 0, 0, 0, 0, False, (why,))
-                return _Judged(0, -1, Findings(checks=()), known)
-            its = found.of(_feed(one), *_span(told))
-            return _Judged(*_span(told), its, part(united(told, its)))
+                return _Judged(0, -1, None, known, None)
+            where = _feed(one), *_span(told)
+            its = found.of(*where)
+            by = None if found.speaks_of(*where) else found.below
+            return _Judged(*_span(told), its, part(united(told, its)), by)
 
         if len(self._judged) > REMEMBERED:
             asked = {one.key for one in objects}
@@ -227,6 +236,7 @@ class _Found:
         self._losses: dict[tuple[Feed, int], list[LossRecord]] = {}
         self._checks: dict[tuple[Feed, int], list[CheckRecord]] = {}
         self._repairs: dict[tuple[Feed, str, int], list[RepairRecord]] = {}
+        self._repaired: set[Feed] = set()
         for name, rows in records:
             feeds = [(row["exchange"], row["symbol"], row["feed"]) for row in rows]
             if name == "gaps":
@@ -235,10 +245,18 @@ class _Found:
             elif name == "repairs":
                 for feed, repair in zip(feeds, told(RepairRecord, rows), strict=True):
                     self._repairs.setdefault((feed, repair.epoch, repair.number), []).append(repair)
+                self._repaired.update(feeds)
             elif name == "losses":
                 _by_hour(self._losses, feeds, told(LossRecord, rows), since_us, until_us)
             else:
                 _by_hour(self._checks, feeds, told(CheckRecord, rows), since_us, until_us)
+
+    def speaks_of(self, feed: Feed, first_us: int, last_us: int) -> bool:
+        """Whether the kept segments may say something of that time."""
+        hours = ((feed, hour_us) for hour_us in range(hour_of(first_us), last_us + 1, HOUR_US))
+        return feed in self._repaired or any(
+            hour in self._gaps or hour in self._losses or hour in self._checks for hour in hours
+        )
 
     def of(self, feed: Feed, first_us: int, last_us: int) -> Findings:
         """Those that may speak of the time first_us..last_us of `feed`, in one order whatever file they stand in."""

@@ -12,7 +12,8 @@ The worst of them is the hour's. An hour that nothing holds has no cell: it was 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from functools import lru_cache
 from itertools import pairwise
 from math import nextafter
 from typing import Any, NamedTuple
@@ -34,6 +35,8 @@ SEAL_US = 60 * 1_000_000
 PROVED, REPAIRED, GAP, UNKNOWABLE = "proved", "repaired", "gap", "unknowable"
 #: From the worst to the best.
 STATES = (GAP, UNKNOWABLE, REPAIRED, PROVED)
+#: Of so many objects it is remembered what they come to: a month of 100 feeds.
+REMEMBERED = 100_000
 #: Reasons that a cell tells; opening it tells all.
 REASONS = 3
 
@@ -108,7 +111,7 @@ def cells(parts: Iterable[Part]) -> dict[int, Cell]:
     for one in parts:
         for hour_us in hours_of(one.opened_us, one.until_us):
             by_hour.setdefault(hour_us, []).append(one)
-    return {hour_us: _cell(its) for hour_us, its in by_hour.items()}
+    return {hour_us: _cell(tuple(its)) for hour_us, its in by_hour.items()}
 
 
 def hour_of(us: int) -> int:
@@ -127,7 +130,8 @@ def hours_of(opened_us: int, until_us: int) -> range:
     return range(hour_of(opened_us), until_us + 1, HOUR_US)
 
 
-def _cell(parts: Sequence[Part]) -> Cell:
+@lru_cache(REMEMBERED)
+def _cell(parts: tuple[Part, ...]) -> Cell:
     """What the parts come to together."""
     rows = sum(one.rows for one in parts)
     values = [one.value for one in parts]

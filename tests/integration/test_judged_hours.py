@@ -13,26 +13,36 @@ from app.pipeline.hours import GAP, HOUR_US, PROVED, REPAIRED, UNKNOWABLE, hour_
 from tests.support.batches import EPOCH, batch
 from tests.support.four_hours import BOOK, BTC, ETH, KRW, World
 from tests.support.path import NEVER
+from tests.support.redis_process import RedisProcess
 from tests.support.rig import Rig
 
 
 @pytest.fixture
 def world(rig: Rig) -> World:
+    """One that the test may change."""
     world = World(rig)
     world.record()
     return world
 
 
-def test_each_hour_has_the_state_of_what_it_holds(world: World) -> None:
-    assert world.said(BTC, 0) == (GAP, 4 / 7, 4)
-    assert world.said(ETH, 0) == (PROVED, 1.0, 3)
-    assert world.said(BOOK, 0) == (UNKNOWABLE, None, 2)
-    assert world.said(KRW, 0) == (UNKNOWABLE, None, 2)
-    assert world.said(ETH, 1) == (GAP, 4 / 6, 4)
-    assert [world.said(feed, 2) for feed in (BTC, ETH, BOOK, KRW)] == [None] * 4
-    running = world.grid().cells[BTC][world.hours[3]]
+@pytest.fixture(scope="module")
+def shared(redis_server: RedisProcess, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """One that every test leaves as it is."""
+    world = World(Rig(tmp_path_factory.mktemp("shared"), redis_server.url))
+    world.record()
+    return world
+
+
+def test_each_hour_has_the_state_of_what_it_holds(shared: World) -> None:
+    assert shared.said(BTC, 0) == (GAP, 4 / 7, 4)
+    assert shared.said(ETH, 0) == (PROVED, 1.0, 3)
+    assert shared.said(BOOK, 0) == (UNKNOWABLE, None, 2)
+    assert shared.said(KRW, 0) == (UNKNOWABLE, None, 2)
+    assert shared.said(ETH, 1) == (GAP, 4 / 6, 4)
+    assert [shared.said(feed, 2) for feed in (BTC, ETH, BOOK, KRW)] == [None] * 4
+    running = shared.grid().cells[BTC][shared.hours[3]]
     assert (running.state, running.value, running.rows, running.provisional) == (PROVED, 1.0, 2, True)
-    archived = world.grid().cells[BTC][world.hours[0]]
+    archived = shared.grid().cells[BTC][shared.hours[0]]
     assert (archived.gaps, archived.open_gaps, archived.provisional) == (1, 1, False)
     assert archived.reasons == ("ids 3 to 5 are missing (missing_ids)",)
 
@@ -96,19 +106,25 @@ def test_every_cell_says_what_the_certificate_of_the_hour_says(world: World) -> 
     assert compared == 5
 
 
-def test_what_there_was_no_time_to_read_is_left_to_the_next_call(world: World) -> None:
-    grid = world.grid(deadline_s=-1)
+def test_what_there_was_no_time_to_read_is_left_to_the_next_call(shared: World) -> None:
+    hourly = shared.fresh()
+    grid = shared.grid(hourly, deadline_s=-1)
     assert grid.unread == 5
     assert [cell.provisional for its in grid.cells.values() for cell in its.values()] == [True]
-    assert world.grid().unread == 0
+    assert shared.grid(hourly).unread == 0
 
 
-def test_a_manifest_that_cannot_be_read_is_told_in_its_cell(world: World) -> None:
-    (path,) = (Path(world.wiring.settings.storage.local_path) / "upbit").rglob("_*.json")
+def test_a_manifest_that_cannot_be_read_is_told_in_its_cell(shared: World) -> None:
+    (path,) = (Path(shared.wiring.settings.storage.local_path) / "upbit").rglob("_*.json")
+    whole = path.read_bytes()
     path.write_text("{}")
-    cell = world.grid().cells[KRW][world.hours[0]]
+    hourly = shared.fresh()
+    cell = shared.grid(hourly).cells[KRW][shared.hours[0]]
     assert (cell.state, cell.value) == (UNKNOWABLE, None)
     assert cell.reasons[0].startswith("its manifest cannot be read: not a manifest")
+    path.write_bytes(whole)
+    cell = shared.grid(hourly).cells[KRW][shared.hours[0]]
+    assert cell.reasons == ("the ids of these trades do not tell what is missing",), "it is tried again"
 
 
 def test_the_running_hour_shows_its_gap_at_once(world: World) -> None:
