@@ -12,6 +12,7 @@ if redis.call('LLEN', KEYS[1]) > 0 then
   if held + size > tonumber(ARGV[4]) then return -1 end
 end
 redis.call('RPUSH', KEYS[1], ARGV[2])
-redis.call('PUBLISH', ARGV[5], ARGV[2])
 redis.call('HINCRBY', KEYS[2], ARGV[1], size)
-return redis.call('HINCRBY', KEYS[3], ARGV[1], ARGV[3])
+local events = redis.call('HINCRBY', KEYS[3], ARGV[1], ARGV[3])
+redis.pcall('PUBLISH', ARGV[5], ARGV[2]) -- a user of Redis who may not publish there pushes all the same
+return events

@@ -18,7 +18,7 @@ from app.clock import monotonic_s, sleep, wall_us
 from app.codec import BatchCodec, ElementRejected, identity
 from app.errors import BufferUnavailable, CollectorError
 from app.model import ORDERBOOK, TRADE, Batch, Event, Market
-from app.pipeline.since_snapshot import since_snapshot
+from app.pipeline.last_book import last_book
 from app.wiring import Wiring
 
 #: Levels a side, and trades, of a document.
@@ -123,14 +123,13 @@ class LiveMarket:
         with Tap(self._wiring.redis, self._wiring.settings.redis.prefix, streams) as tap:
             # In the order of the path, the newest first: what moves on meanwhile is seen twice, and never missed.
             waiting = self._waiting(streams)
-            stored = self._stored()
+            rebuilt, stored = self._stored() or (self._empty(), [])
             known = {row.exchange_sequence_id for row in stored}
             batches = {identity(element) for element in waiting}
             with self._lock:
                 self._away = ""
-                self._rebuild = self._empty()
-                for row in stored:
-                    self._apply(row)
+                self._rebuild = rebuilt
+                self._at_us = stored[-1].timestamp_collector if stored else None
                 for element in waiting:
                     self._take(element, known)
                 self._words = WAITS if self._rebuild is not None else UNREADABLE
@@ -150,17 +149,15 @@ class LiveMarket:
                 found += list(self._wiring.buffer.waiting(stream))[::-1]
         return found
 
-    def _stored(self) -> list[Row]:
-        """The last snapshot and what came after it, where the data directory is on this host; else nothing."""
+    def _stored(self) -> tuple[Rebuild, list[Row]] | None:
+        """The book that is stored and the rows it is made of, where the data directory is on this host."""
         wiring = self._wiring
         if self._rebuild is None or not wiring.settings.database.path.exists():
-            return []
+            return None
         try:
-            return since_snapshot(
-                wiring.ledger, wiring.settings.storage.segments_path, lambda: wiring.store, self.market
-            )
+            return last_book(wiring.ledger, wiring.settings.storage.segments_path, lambda: wiring.store, self.market)
         except (SQLAlchemyError, OSError, CollectorError):  # the next snapshot will do
-            return []
+            return None
 
     def _take(self, element: bytes, known: set[str]) -> None:
         try:

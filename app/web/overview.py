@@ -23,7 +23,7 @@ FRESH_S = 0.9
 #: Ledger and segments are looked at every so often.
 LEDGER_EVERY_S = 5.0
 #: Rates are over this time; those of the archive, which works by segments, over more.
-RATE_S, ARCHIVE_RATE_S = 15.0, 900.0
+RATE_S, ARCHIVE_RATE_S = 30.0, 900.0
 #: Gaps are those seen within this.
 GAPS_US = 3600 * 1_000_000
 #: Ends of connections that are told.

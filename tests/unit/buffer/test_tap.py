@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from app.buffer.events import EventBuffer
@@ -57,6 +59,25 @@ def test_nobody_listens_after_a_tap_is_closed(rig: Rig) -> None:
     with Tap(wiring.redis, rig.prefix, [STREAM]):
         assert wiring.redis.pubsub_numsub(name) == [(name.encode(), 1)]
     assert wiring.redis.pubsub_numsub(name) == [(name.encode(), 0)]
+
+
+def test_a_user_who_may_not_publish_pushes_all_the_same(own_redis: RedisProcess, rig: Rig) -> None:
+    admin = own_redis.client()
+    admin.acl_setuser("pusher", enabled=True, passwords=["+secret"], keys=["*"], commands=["+@all"], reset=True)
+    rig.redis_url = own_redis.url.replace("redis://", "redis://pusher:secret@")
+    rig.write({"okx": ["BTC-USDT"]})
+    buffer = rig.wiring().buffer
+    first, second = elements(2)
+    assert [buffer.push(STREAM, first), buffer.push(STREAM, second)] == [1, 2]
+    assert buffer.head(STREAM, 10, 1 << 20) == [first, second]
+    assert [(d.batches, d.events, d.bytes) for d in buffer.depths()] == [(2, 2, len(first) + len(second))]
+    with pytest.raises(BufferUnavailable, match="NoPermission"), Tap(restricted(rig), rig.prefix, [STREAM]):
+        pass
+
+
+def restricted(rig: Rig) -> Any:
+    """A client of the user of the rig."""
+    return rig.wiring().redis
 
 
 def test_a_redis_that_is_gone_is_said(own_redis: RedisProcess, rig: Rig) -> None:

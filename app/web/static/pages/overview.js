@@ -26,7 +26,7 @@ export async function show(root, params, { stream, el, put, say, table, format, 
   const troubles = el("section", { class: "panel troubles", hidden: true });
   const tally = el("span", { class: "right" });
   const grid = el("div", { class: "markets" });
-  const ends = el("section", { class: "panel" });
+  const ends = el("section", { class: "panel ends" });
   put(root, strip, troubles,
     el("section", { class: "panel" }, el("header", {}, el("h2", {}, "Markets"), legend(el), tally), grid),
     sums, ends);

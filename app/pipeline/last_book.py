@@ -1,4 +1,4 @@
-"""The rows of a market's book from its last snapshot on: newest first through segments and objects, no further than needed."""
+"""The book of a market after its last stored row: back through segments and objects to a snapshot, no further than needed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from sqlalchemy.exc import DBAPIError
 
 from app.books.change import Row
+from app.books.rebuild import Rebuild
 from app.books.venues import VENUES
 from app.model import ORDERBOOK, Market
 from app.objects import parquet
@@ -20,12 +21,14 @@ from app.store.segment import SealedSegment
 MOST_ROWS = 40_000
 
 
-def since_snapshot(
+def last_book(
     ledger: Ledger, segments_root: Path, store: Callable[[], Store], market: Market, *, most_rows: int = MOST_ROWS
-) -> list[Row]:
-    """The last stored snapshot of `market` and every row after it, in the order they were stored.
+) -> tuple[Rebuild, list[Row]] | None:
+    """The rebuilt book of `market`, which there is, and the rows it was made of, in the order they were stored.
 
-    [] where there is none within `most_rows`, or where something of its connection is on record as missing since then.
+    The last snapshot may not do: where connections overlapped, changes that follow it may stand before it, and the series
+    of the one before it has to be read. None where there is no book within `most_rows`, or where something of a connection is
+    on record as missing since its snapshot.
     Raises: DBAPIError for a ledger or segment that cannot be read; StoreError, OSError for a store.
     """
     newest_first: list[Row] = []
@@ -33,11 +36,18 @@ def since_snapshot(
         newest_first.append(row)
         try:
             whole = VENUES[market.exchange].read(row.data, market.symbol).whole
-        except ValueError:  # quarantine has it, or a later reader will say
+        except ValueError:  # the rebuild refuses it as well
             continue
         if whole:
-            return [] if _missing_since(ledger, segments_root, market, row) else newest_first[::-1]
-    return []
+            if _missing_since(ledger, segments_root, market, row):
+                return None
+            rows, rebuild = newest_first[::-1], Rebuild(market.exchange, market.symbol)
+            for one in rows:
+                rebuild.apply(one)
+                rebuild.decided.clear()
+            if rebuild.book is not None:
+                return rebuild, rows
+    return None
 
 
 def _backwards(ledger: Ledger, root: Path, store: Callable[[], Store], market: Market, most_rows: int) -> Iterator[Row]:
