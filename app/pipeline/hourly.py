@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -43,8 +44,6 @@ from app.store.stored import Stored
 R = TypeVar("R")
 Spanning = TypeVar("Spanning", LossRecord, CheckRecord)
 
-#: Manifests are asked for so many at a time.
-AT_ONCE = 8
 #: Checks that may change a verdict. Most others prove what is proved already.
 _CHECKS = (
     {"kind": "continuity"},
@@ -74,7 +73,10 @@ class _Judged(NamedTuple):
 
 
 class Hourly:
-    """One data directory and the nearest of its stores. One call at a time."""
+    """One data directory and the nearest of its stores. One call at a time.
+
+    `at_once`: so many manifests are asked for at the same time; over a network that is faster, from a disk it is not.
+    """
 
     def __init__(
         self,
@@ -84,7 +86,9 @@ class Hourly:
         *,
         wall_us: Callable[[], int],
         monotonic_s: Callable[[], float],
+        at_once: int = 1,
     ) -> None:
+        self._at_once = at_once
         self._ledger, self._root, self._store = ledger, segments_root, store
         self._listing, self._stored = Listing(ledger, segments_root), Stored(ledger, segments_root)
         self._wall_us, self._monotonic_s = wall_us, monotonic_s
@@ -157,8 +161,10 @@ class Hourly:
             self._judged = {key: known for key, known in self._judged.items() if key in asked}
         new = [one for one in reversed(objects) if not unchanged(one)]
         unread = 0
-        with ThreadPoolExecutor(AT_ONCE, "manifests") as pool:
-            for one, known in zip(new, pool.map(judged, new), strict=True):
+        with ExitStack() as ends:
+            several = self._at_once > 1
+            ask = ends.enter_context(ThreadPoolExecutor(self._at_once, "manifests")).map if several else map
+            for one, known in zip(new, ask(judged, new), strict=True):
                 if known is not None:
                     self._judged[one.key] = known
                 else:

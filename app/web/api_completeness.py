@@ -23,6 +23,8 @@ from app.wiring import Wiring
 FRESH_S = 5.0
 #: For manifests that were never read; the page asks again for the rest.
 READ_S = 3.0
+#: Manifests that are asked for at the same time where they are in a bucket.
+AT_ONCE = 8
 MOST_HOURS = 720
 #: Records of each kind that one cell tells, the newest of them; `total` says how many there are.
 MOST_RECORDS = 200
@@ -76,7 +78,8 @@ class _Page:
         if self._hourly is None:
             wiring = self._wiring
             self._hourly = Hourly(
-                wiring.ledger, wiring.settings.storage.segments_path, wiring.store, wall_us=wall_us, monotonic_s=monotonic_s
+                wiring.ledger, wiring.settings.storage.segments_path, wiring.store, wall_us=wall_us, monotonic_s=monotonic_s,
+                at_once=1 if wiring.store.name == "local" else AT_ONCE,
             )  # fmt: skip
         return self._hourly
 

@@ -106,12 +106,14 @@ def test_every_cell_says_what_the_certificate_of_the_hour_says(world: World) -> 
     assert compared == 5
 
 
-def test_what_there_was_no_time_to_read_is_left_to_the_next_call(shared: World) -> None:
-    hourly = shared.fresh()
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_what_there_was_no_time_to_read_is_left_to_the_next_call(shared: World, at_once: int) -> None:
+    hourly = shared.fresh(at_once)
     grid = shared.grid(hourly, deadline_s=-1)
     assert grid.unread == 5
     assert [cell.provisional for its in grid.cells.values() for cell in its.values()] == [True]
-    assert shared.grid(hourly).unread == 0
+    whole = shared.grid(hourly)
+    assert (whole.unread, whole.cells) == (0, shared.grid().cells)
 
 
 def test_a_manifest_that_cannot_be_read_is_told_in_its_cell(shared: World) -> None:

@@ -42,10 +42,10 @@ class World:
         self.hourly = self.fresh()
         self._findings = 0
 
-    def fresh(self) -> Hourly:
+    def fresh(self, at_once: int = 1) -> Hourly:
         return Hourly(
             self.wiring.ledger, self.wiring.settings.storage.segments_path, cast(Any, self.store), wall_us=wall_us,
-            monotonic_s=monotonic_s,
+            monotonic_s=monotonic_s, at_once=at_once,
         )  # fmt: skip
 
     def put(self, made: Any, at_us: int) -> None:
