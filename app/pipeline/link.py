@@ -91,13 +91,12 @@ class Link:
                 self._session.reject(symbol, words, self._now_us())
             next_tick_s = self._now_s() + TICK_S
             while True:
-                payload = self._socket.receive(TICK_S)
-                now_s = self._now_s()
-                close = None
-                if payload is not None:
-                    self.frames += 1
-                    self._progress.frames += 1
-                    close = self._perform(self._session.received(payload, self._now_us(), now_s))
+                payloads = self._socket.receive(TICK_S)
+                now_s, close = self._now_s(), None
+                if payloads:
+                    self.frames += len(payloads)
+                    self._progress.frames += len(payloads)
+                    close = self._perform(self._received(payloads, now_s))
                 if close is None and now_s >= next_tick_s:
                     next_tick_s = now_s + TICK_S
                     close = self._tick(now_s)
@@ -135,6 +134,11 @@ class Link:
         while not self._joins.empty():
             self._keep(self._session.joined(self._joins.get()))
 
+    def _received(self, payloads: list[bytes], now_s: float) -> list[Output]:
+        """What frames mean that were read at once, and so were received at the same time."""
+        received, now_us = self._session.received, self._now_us()
+        return [output for payload in payloads for output in received(payload, now_us, now_s)]
+
     def _goodbye(self) -> None:
         """Say goodbye and keep what the venue had already sent: what arrives is received, and what is received is kept."""
         self._draining()
@@ -142,9 +146,7 @@ class Link:
         until_s = self._now_s() + GOODBYE_S
         try:
             while (left_s := until_s - self._now_s()) > 0:
-                payload = self._socket.receive(left_s)
-                if payload is not None:
-                    self._keep(self._session.received(payload, self._now_us(), self._now_s()))
+                self._keep(self._received(self._socket.receive(left_s), self._now_s()))
         except FrameTooLarge as error:
             self._keep(self._session.oversized(error.size_bytes, error.head, self._now_us()))
         except ConnectionEnded:
@@ -204,17 +206,15 @@ class Link:
     def _keep(self, outputs: list[Output]) -> Close | None:
         close = None
         progress = self._progress
+        for refused in self._lane.add([output for output in outputs if isinstance(output, Event | Gap | Quarantined)]):
+            telemetry.event_refused(self._stream, refused.symbol, refused.feed)
         for unit in outputs:
             if type(unit) is Event:
                 progress.events += 1
                 progress.last_data_us = unit.received_us
-                if not self._lane.add(unit):
-                    telemetry.event_refused(self._stream, unit.symbol, unit.feed)
             elif type(unit) is Gap:
-                self._lane.add(unit)
                 telemetry.gap_detected(self._stream, unit.symbol, unit.feed, unit.from_id, unit.to_id, unit.size)
             elif type(unit) is Quarantined:
-                self._lane.add(unit)
                 telemetry.frame_rejected(self._stream, unit.reason, len(unit.frame))
             elif type(unit) is Close:
                 close = unit
