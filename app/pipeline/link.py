@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from queue import SimpleQueue
+from typing import cast
 
 from app import telemetry
 from app.connection.actions import Close, Fetch, Output, Rotate, Send
@@ -19,7 +20,7 @@ from app.connection.socket import ConnectionEnded, FrameTooLarge, Socket
 from app.errors import BufferUnavailable, VenueUnavailable
 from app.exchanges.base import Decoded, Signer
 from app.model import Event, Gap, Quarantined
-from app.pipeline.outbox import Lane
+from app.pipeline.outbox import Lane, Unit
 from app.sequence import Continuity
 
 #: The reader looks at its timers and at the stop flag at least so often.
@@ -205,14 +206,15 @@ class Link:
 
     def _keep(self, outputs: list[Output]) -> Close | None:
         close = None
-        progress = self._progress
-        for refused in self._lane.add([output for output in outputs if isinstance(output, Event | Gap | Quarantined)]):
+        others = [output for output in outputs if type(output) is not Event]
+        units = [output for output in outputs if isinstance(output, Event | Gap | Quarantined)] if others else outputs
+        for refused in self._lane.add(cast(list[Unit], units)):
             telemetry.event_refused(self._stream, refused.symbol, refused.feed)
-        for unit in outputs:
-            if type(unit) is Event:
-                progress.events += 1
-                progress.last_data_us = unit.received_us
-            elif type(unit) is Gap:
+        if events := len(outputs) - len(others):
+            self._progress.events += events
+            self._progress.last_data_us = self._now_us()
+        for unit in others:
+            if type(unit) is Gap:
                 telemetry.gap_detected(self._stream, unit.symbol, unit.feed, unit.from_id, unit.to_id, unit.size)
             elif type(unit) is Quarantined:
                 telemetry.frame_rejected(self._stream, unit.reason, len(unit.frame))
