@@ -7,6 +7,7 @@ When the spool is full too, the batch in hand waits, the memory queue fills, and
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Event as Flag
 
 import msgspec
@@ -96,6 +97,7 @@ class Sender:
                 telemetry.batches_abandoned(self._stream, abandoned)
         finally:
             self.latency.report()
+            self._say_goodbye()
             self.finished.set()
 
     def _deliver_next(self) -> bool:
@@ -167,6 +169,13 @@ class Sender:
         if self._spool and self._now_s() >= self._retry_s and self._spool.drain(deliver):
             self.spool_bytes = self.spool_events = 0
             telemetry.spool_drained(self._stream)
+
+    def _say_goodbye(self) -> None:
+        """The state at the end: else the board would tell the one of a second ago until it runs out. Not in place of
+        another holder's, and not to a Redis that is silent."""
+        if not self.lost.is_set() and self._now_s() >= self._silent_s:
+            with suppress(BufferUnavailable):
+                self._publish(self._now_s())
 
     def _spooled(self, element: bytes, sign: int) -> None:
         self.spool_bytes += sign * len(element)

@@ -6,12 +6,13 @@ refused, and after everything was stopped and flushed by hand.
 
 from __future__ import annotations
 
-import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,8 @@ from tests.support.rig import CHECKOUT, MARKETS, Rig
 VENUES = ("binance", "okx")
 FEEDS = {(venue, symbol, feed) for venue in VENUES for symbol in MARKETS[venue] for feed in ("orderbook", "trade")}
 
+pytestmark = pytest.mark.exhaustive
+
 
 @dataclass
 class Story:
@@ -43,7 +46,6 @@ class Story:
     frozen: Samples
     frozen_s: float
     refused: dict[str, Any]
-    flushed: dict[str, Any]
     ended: Samples
 
 
@@ -87,7 +89,13 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
                 with (root / f"{name}.log").open("wb") as log:
                     processes.append(
                         subprocess.Popen(
-                            command, cwd=CHECKOUT, env=rig.environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                            command,
+                            cwd=CHECKOUT,
+                            env=rig.environ,
+                            stdin=subprocess.DEVNULL,
+                            stdout=log,
+                            stderr=log,
+                            start_new_session=True,
                         )
                     )
             with prometheus.running(root / "prometheus", {"collector": f"127.0.0.1:{port}"}) as server:
@@ -95,9 +103,9 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     finally:
         exchange.stop()
         for process in processes:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # beat is a process beside its worker
+            process.wait()
 
 
 def told(
@@ -121,11 +129,10 @@ def told(
             except httpx.HTTPError:  # web is starting
                 return False
 
-        until(ask, what, 60)
+        until(ask, what, 120)
 
-    asked(lambda: get("/health").json()["status"] == "healthy", "every connection is up")
+    asked(lambda: get("/health").json()["connections"] == {"up": 2, "total": 2}, "every connection is up")
     seen = {query: server.until(query) for query in QUERIES}
-    # Archive and books run when they are due; here they are asked for.
     asked(lambda: by_feed(metrics(), "messages_stored_total").keys() == FEEDS, "each feed has events in a segment")
     text = get("/metrics").text
 
@@ -144,13 +151,11 @@ def told(
     exchange.halt()
     processes[1].send_signal(signal.SIGTERM)
     assert processes[1].wait(30) == 0
-    flushed = rig.collector("flush", "--final")
-    archived = rig.collector("archive", "--final")
-    assert (flushed.returncode, archived.returncode) == (0, 0), flushed.stderr + archived.stdout + archived.stderr
-    time.sleep(0.1)
+    archived = rig.collector("archive", "--final")  # and a flush before
+    assert archived.returncode == 0, archived.stdout + archived.stderr
     until(lambda: total(metrics(), "objects", state="verified") == len(FEEDS), "the ledger was read anew", 15)
     return Story(
-        rig, text, samples(text), seen, frozen, frozen_s, refused, json.loads(flushed.stdout), metrics()
+        rig, text, samples(text), seen, frozen, frozen_s, refused, metrics()
     )  # fmt: skip
 
 
@@ -161,10 +166,7 @@ def test_a_real_prometheus_reads_what_all_processes_do(story: Story) -> None:
 
 def test_promtool_finds_nothing_wrong_but_the_unit_in_a_name_of_the_customer(story: Story) -> None:
     checked = prometheus.promtool("check", "metrics", stdin=story.running_text)
-    assert (checked.stdout + checked.stderr).split("\n")[:-1] == [
-        "collector_latency_exchange_to_collector_ms metric names should not contain abbreviated units",
-        "",
-    ] or (checked.stdout + checked.stderr).strip() == (
+    assert (checked.stdout + checked.stderr).strip() == (
         "collector_latency_exchange_to_collector_ms metric names should not contain abbreviated units"
     )
 
@@ -178,7 +180,8 @@ def test_each_feed_shows_what_came_and_how_late(story: Story) -> None:
     found = story.running
     for name in ("messages_received_total", "messages_stored_total"):
         assert by_feed(found, name).keys() == FEEDS
-    assert by_feed(found, "latency_exchange_to_collector_ms_count").keys() == FEEDS
+    untimed = {(venue, symbol, feed) for venue, symbol, feed in FEEDS if (venue, feed) == ("binance", "orderbook")}
+    assert by_feed(found, "latency_exchange_to_collector_ms_count").keys() == FEEDS - untimed
     assert by_feed(found, "feed_age_seconds").keys() == FEEDS
     done = {name: total(found, "station_last_success_timestamp_seconds", station=name) for name in STATIONS}
     assert {name for name in ("supervise", "flush", "archive") if abs(time.time() - done[name]) < 300} == {

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from app.codec import BatchCodec
 from app.pipeline import periodic
 from app.pipeline.supervise import dispatch
 from app.web.application import application
 from app.web.health import DROPPED, health, ready
 from app.wiring import Wiring
-from tests.support.counting import Samples, reporter, samples
+from tests.support import batches as made
+from tests.support import prometheus
+from tests.support.counting import Samples, by_feed, reporter, samples, scraped, total
 from tests.support.exchanges import ExchangeProcess
-from tests.support.path import NEVER, Collecting, archived, finish, until
+from tests.support.path import NEVER, Collecting, archived, finish, segment_files, until
 from tests.support.redis_process import RedisProcess
 from tests.support.rig import Rig
 
@@ -219,6 +224,56 @@ def test_without_redis_health_and_readiness_say_so_and_metrics_still_answer(
         back()
         until(lambda: metrics(client)["collector_redis_up", ()] == 1, "Redis is seen again")
     assert abs(metrics(client)["collector_start_timestamp_seconds", ()] - time.time()) < 60
+
+
+def test_a_ledger_that_cannot_be_read_is_told_and_takes_nothing_else_with_it(rig: Rig) -> None:
+    rig.write({"okx": ["BTC-USDT"]})
+    wiring = rig.wiring()
+    wiring.ledger.path.write_bytes(b"no database" * 100)
+    found = metrics(Client(wiring))
+    assert (found["collector_ledger_up", ()], found["collector_redis_up", ()]) == (0, 1)
+    assert not any(name in ("collector_segments", "collector_gaps", "collector_local_bytes") for name, _ in found)
+    assert found["collector_websocket_connected", (("exchange", "okx"), ("symbol", "BTC-USDT"))] == 0
+
+
+def test_what_a_scrape_of_nothing_says_is_well_formed(rig: Rig) -> None:
+    rig.write({"okx": ["BTC-USDT"]})
+    checked = prometheus.promtool("check", "metrics", stdin=Client(rig.wiring()).get("/metrics").text)
+    # Named by the customer's documents.
+    assert (checked.stdout + checked.stderr).strip() == (
+        "collector_latency_exchange_to_collector_ms metric names should not contain abbreviated units"
+    )
+
+
+def test_a_commit_that_is_rolled_back_counts_nothing_and_its_next_try_everything_once(rig: Rig) -> None:
+    rig.write({"binance": ["btcusdt"]})
+    wiring = rig.wiring()
+    counts = reporter(wiring)
+    stream = "binance-0-orderbook.trade"
+    wiring.buffer.push(stream, BatchCodec().encode(made.batch(1, [made.event(1), made.event(2)])))
+    periodic.flush(wiring, NEVER)  # makes the segment
+    wiring.buffer.push(
+        stream, BatchCodec().encode(made.batch(2, [made.event(3), made.event(4, "2"), made.undecoded(1)]))
+    )
+    (path,) = segment_files(wiring)[:1]
+    with closing(sqlite3.connect(path)) as segment, segment:
+        segment.execute("CREATE TRIGGER refuse BEFORE INSERT ON quarantine BEGIN SELECT RAISE(ABORT, 'not now'); END")
+    assert periodic.flush(wiring, NEVER)["failed"] == {stream: "constraint"}
+    counts.report()
+    found = scraped(wiring)
+    feed, undecoded = ("binance", "btcusdt", "trade"), ("binance", "?", "?")
+    assert by_feed(found, "messages_stored_total") == {feed: 2}
+    assert by_feed(found, "messages_quarantined_total") == {}
+    assert total(found, "db_insert_errors_total", error_type="constraint") == 1
+    with closing(sqlite3.connect(path)) as segment, segment:
+        segment.execute("DROP TRIGGER refuse")
+    assert periodic.flush(wiring, NEVER)["failed"] == {}
+    counts.report()
+    found = scraped(wiring)
+    assert by_feed(found, "messages_stored_total") == {feed: 3}
+    assert by_feed(found, "messages_duplicate_total") == {feed: 1}
+    assert by_feed(found, "messages_quarantined_total") == {undecoded: 1}
+    assert total(found, "db_snapshots_written_total") == 3
 
 
 def test_uptime_counts_from_the_start_of_the_process(rig: Rig) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app import metrics
 from app.buffer.tally import Reporter
+from app.web.scrape import Scrape
 from app.wiring import Wiring
 
 #: Name of a sample, its labels by name.
@@ -37,6 +39,13 @@ def samples(text: str) -> Samples:
             assert key not in found, f"{key} stands twice"
             found[key] = sample.value
     return found
+
+
+def scraped(wiring: Wiring) -> Samples:
+    """What `/metrics` of this wiring tells now."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Scrape(wiring, 0.0))
+    return samples(generate_latest(registry).decode())
 
 
 def by_feed(found: Samples, name: str) -> dict[tuple[str, str, str], float]:
