@@ -29,6 +29,8 @@ LATENCY_US, LATENCY_EVENTS = 60 * 1_000_000, 5_000
 MOST_WAITING_BYTES = 32 * 1024 * 1024
 LOOK_S, RETRY_S = 0.5, 1.0
 #: Why there is no book.
+LOOKING = "looking for its last snapshot"
+REMOVED = "no [[markets]] of the settings names it any more"
 WAITS = "the book waits for a snapshot; trades are shown as they come"
 UNREADABLE = "how books of this venue are read is not known here; trades are shown as they come"
 #: It ends when nobody has asked for so long.
@@ -47,7 +49,7 @@ class LiveMarket:
         self._thread = threading.Thread(target=self._run, name=f"live {market}", daemon=True)
         self._lock = threading.Lock()
         self._rebuild = self._empty()
-        self._words, self._away = "looking for its last snapshot", ""
+        self._words, self._away = LOOKING if self.streams else REMOVED, ""
         self._at_us: int | None = None
         self._trades: deque[dict[str, Any]] = deque(maxlen=TRADES_SHOWN)
         self._number = 0
@@ -108,7 +110,7 @@ class LiveMarket:
         return told
 
     def _run(self) -> None:
-        while self._wanted:
+        while self._wanted and self.streams:
             try:
                 self._follow()
             except BufferUnavailable as error:

@@ -261,6 +261,7 @@ def test_a_web_process_that_is_stopped_sends_its_viewers_away_and_they_come_back
     assert viewer.faults(outage=True) == []
 
 
+@pytest.mark.exhaustive
 def test_an_address_that_others_can_reach_wants_the_token_and_pages_work_with_it(
     dashboard: Dashboard, browser: Any
 ) -> None:

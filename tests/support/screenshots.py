@@ -13,8 +13,8 @@ from tests.support.browser import Viewer, chromium
 
 #: File -> path, color scheme, milliseconds to wait until there is something to see, window.
 PICTURES: dict[str, tuple[str, str, int, tuple[int, int]]] = {
-    "overview.png": ("/", "dark", 12_000, (1440, 860)),
-    "market.png": ("/market/okx/BTC-USDT", "dark", 75_000, (1440, 960)),
+    "overview.png": ("/", "dark", 12_000, (1440, 850)),
+    "market.png": ("/market/coinbase/BTC-USD", "dark", 75_000, (1440, 940)),
 }
 
 

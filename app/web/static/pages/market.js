@@ -2,7 +2,7 @@
 
 import { axis, chart, colour } from "../lib/chart.js";
 
-const BANDS = [["0.1 %", 0.001], ["0.5 %", 0.005], ["2 %", 0.02], ["all", null]];
+const BANDS = [["0.5 %", 0.005], ["2 %", 0.02], ["5 %", 0.05], ["all", null]];
 const LADDER = 13, TAPE = 29, HISTORY_S = 300;
 
 export async function show(root, { exchange, symbol }, { api, stream, el, put, say, table, format, health }) {
@@ -49,7 +49,7 @@ export async function show(root, { exchange, symbol }, { api, stream, el, put, s
 
   // depth
 
-  let band = 0.005, book = first.book;
+  let book = first.book, band = bandOf(book);
   const buttons = BANDS.map(([words, part]) => el("button", {
     type: "button", "aria-pressed": String(part === band), on: { click: () => { band = part; mark(); drawDepth(); } },
   }, words));
@@ -208,6 +208,11 @@ export async function show(root, { exchange, symbol }, { api, stream, el, put, s
   draw(first);
   const end = stream(`${path}/stream`, { market: draw });
   return () => { end(); endDepth(); endLine(); };
+}
+
+/** The narrowest band in which both sides show beside the spread. */
+function bandOf({ spread_bps: bps }) {
+  return (BANDS.find(([, part]) => part !== null && bps !== null && part * 10_000 >= 3 * bps) ?? BANDS.at(-1))[1];
 }
 
 /** Digits after the point of a decimal text, without the zeros at its end. */

@@ -22,7 +22,7 @@ const SUMS = [
 export async function show(root, params, { stream, el, put, say, table, format, health }) {
   const { age, number, rate, time, NONE } = format;
   const strip = el("section", { class: "panel strip", "aria-label": "From venue to store" });
-  const sums = el("section", { class: "figures", "aria-label": "Since counting began" });
+  const sums = el("section", { class: "figures", "aria-label": "Since counting began", title: "Sums of all processes; each reports every few seconds" });
   const troubles = el("section", { class: "panel troubles", hidden: true });
   const tally = el("span", { class: "right" });
   const grid = el("div", { class: "markets" });
