@@ -95,6 +95,7 @@ def test_the_book_and_the_trades_of_the_api_are_those_that_were_sent(
     assert told["latency"]["trade"]["events"] > 0
 
 
+@pytest.mark.exhaustive
 def test_a_book_whose_snapshot_is_archived_and_removed_is_still_shown(dashboard: Dashboard) -> None:
     wiring = dashboard.rig.wiring()
     for _ in range(2):
@@ -179,6 +180,48 @@ def test_the_market_page_shows_the_book_and_the_trades_of_the_api(halted: Dashbo
     followed(page, lambda: page.get_attribute(".trade", "title") != f"id {newest[0]['id']}", "a newer trade")
     halted.exchanges.halt()
     assert viewer.faults() == []
+
+
+SHOWN = """async () => {
+  const f = await import('/static/lib/format.js');
+  return {
+    age: [0, 0.44, 12, 119, 600, 7200, 200000, null].map(f.age),
+    bytes: [0, 999, 1000, 1234567, 99.96e6, 5e12, null].map(f.bytes),
+    rate: [f.rate(0.5), f.rate(12.34, 'events'), f.rate(1204.4), f.rate(null)],
+    ms: [0.42, 51.4, 1234, null].map(f.milliseconds),
+    time: [f.time(1790000000123456), f.time(1790000000123456, { date: true, ms: true, zone: true }), f.time(null)],
+  };
+}"""
+
+
+def test_every_number_is_shown_with_its_unit_and_every_time_in_utc(dashboard: Dashboard, viewer: Viewer) -> None:
+    page = viewer.open("/", ".market")
+    assert page.evaluate(SHOWN) == {
+        "age": ["0.0 s", "0.4 s", "12 s", "119 s", "10 min", "2.0 h", "2.3 d", "–"],
+        "bytes": ["0 B", "999 B", "1.0 kB", "1.2 MB", "100 MB", "5.0 TB", "–"],
+        "rate": ["0.50 /s", "12.3 events /s", "1,204 /s", "–"],
+        "ms": ["0.4 ms", "51 ms", "1.2 s", "–"],
+        "time": ["14:13:20", "2026-09-21 14:13:20.123 UTC", "–"],
+    }
+
+
+@pytest.mark.exhaustive
+def test_pages_fit_a_phone_in_both_schemes_and_the_choice_is_kept(dashboard: Dashboard, browser: Any) -> None:
+    grounds = []
+    for scheme in ("dark", "light"):
+        phone = Viewer(browser, dashboard.web.base, viewport={"width": 390, "height": 844}, color_scheme=scheme)
+        for path, shown in (("/", ".market"), ("/market/okx/BTC-USDT", ".rung")):
+            page = phone.open(path, shown)
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+            grounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        page.click("#theme")
+        page.reload()
+        page.wait_for_selector(".rung")
+        grounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        assert phone.faults() == []
+        phone.close()
+    dark, light = grounds[0], grounds[3]
+    assert dark != light and grounds == [dark, dark, light, light, light, dark]
 
 
 def test_a_market_is_found_by_the_key_and_an_unknown_one_is_said(dashboard: Dashboard, viewer: Viewer) -> None:
