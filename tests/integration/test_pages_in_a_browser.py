@@ -131,6 +131,7 @@ def test_without_redis_the_pages_go_on_with_what_is_stored(site: Site) -> None:
     assert site.viewer.faults(outage=True) == []
 
 
+@pytest.mark.exhaustive
 def test_a_phone_shows_each_page_without_scrolling_sideways(site: Site, tmp_path: Path) -> None:
     site.page.set_viewport_size({"width": 390, "height": 844})
     try:
