@@ -92,8 +92,7 @@ class Unhurried(logging.Handler):
                 dropped, self._dropped = self._dropped, 0
             try:
                 if dropped:
-                    now = datetime.fromtimestamp(wall_us() / 1e6, UTC).isoformat()
-                    told = {"event": "log.dropped", "level": "warning", "timestamp": now, "lines": dropped}
+                    told = {"event": "log.dropped", "level": "warning", "timestamp": _iso(wall_us()), "lines": dropped}
                     self._put(json.dumps(told | {"why": "the log took none"}))
                     dropped = 0
                 self._put(line)
@@ -175,7 +174,7 @@ def configure(levels: str | None = None, settings: Settings | None = None, proce
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _stamped,
         structlog.processors.format_exc_info,
     ]
     masked = Redaction(secrets(settings, os.environ) if settings else ())
@@ -217,6 +216,17 @@ def configure(levels: str | None = None, settings: Settings | None = None, proce
     if process:
         telemetry_logs.process_started(process, __version__, str(files.directory) if files else None, levels)
     return limited
+
+
+def _iso(at_us: float) -> str:
+    return datetime.fromtimestamp(at_us / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _stamped(logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """A library's line by the time of its record: each output formats it anew."""
+    record = event.get("_record")
+    event["timestamp"] = _iso(record.created * 1e6 if record else wall_us())
+    return event
 
 
 def _files(settings: Settings | None, process: str | None) -> DailyFile | None:
