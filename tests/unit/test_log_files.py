@@ -77,7 +77,7 @@ def test_two_writers_of_one_type_and_process_id_have_a_file_each(tmp_path: Path)
 def test_a_process_goes_on_in_its_file_of_the_day_after_a_restart(tmp_path: Path) -> None:
     first = DailyFile(tmp_path, "web", 1, Clock())
     write(first, "a")
-    first._close()
+    first.close()
     write(DailyFile(tmp_path, "web", 1, Clock()), "b")
     assert content(tmp_path) == {name("2026-11-21", "web"): "a\nb\n"}
 
@@ -94,6 +94,17 @@ def test_a_child_has_a_file_of_its_own(tmp_path: Path) -> None:
     assert content(tmp_path) == {
         name("2026-11-21", "worker"): "parent\nparent\n", f"collector-worker-{pid}-2026-11-21.log": "child\n",
     }  # fmt: skip
+
+
+def test_a_descriptor_that_is_anothers_by_now_is_neither_written_nor_closed(tmp_path: Path) -> None:
+    """As in the process that Celery forks for beat, after it has closed everything that was open."""
+    file = DailyFile(tmp_path, "worker", 1, Clock())
+    write(file, "before")
+    os.close(file.fileno())
+    with (tmp_path / "data").open("wb", buffering=0) as other:
+        write(file, "after")
+        other.write(b"mine")
+    assert content(tmp_path) == {name("2026-11-21", "worker"): "before\nafter\n", "data": "mine"}
 
 
 def test_a_file_that_somebody_deletes_is_made_again_with_the_next_line(tmp_path: Path) -> None:
