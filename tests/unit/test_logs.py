@@ -288,6 +288,7 @@ def test_levels_that_are_none_are_a_fault_that_says_what_to_write(tmp_path: Path
     assert fault.startswith(f'collector.log_level = "{levels}" (environment COLLECTOR_LOG_LEVEL) {why}')
 
 
+@pytest.mark.row("O2")
 def test_a_library_that_repeats_itself_is_cut_short_and_how_often_is_told(
     tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
