@@ -82,9 +82,12 @@ class DailyFile:
     def clean(self) -> None:
         """Delete files of ours whose last line is older than `keep_days` and that nobody writes."""
         now_s = self._wall_us() / 1e6
-        for entry in os.scandir(self.directory):
-            if not OURS.fullmatch(entry.name):
-                continue
+        try:
+            entries = [entry for entry in os.scandir(self.directory) if OURS.fullmatch(entry.name)]
+        except OSError as error:
+            telemetry_logs.log_file_kept(str(self.directory), error)
+            return
+        for entry in entries:
             try:
                 told = entry.stat(follow_symlinks=False)
                 age_s = now_s - told.st_mtime
