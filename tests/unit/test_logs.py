@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pty
+import re
 import subprocess
 import sys
 import threading
@@ -313,3 +315,26 @@ def test_a_library_that_repeats_itself_is_cut_short_and_how_often_is_told(
     told = log.read()[1][-2]
     assert told["lines"] == 1000 - MOST_OF_A_KIND
     assert told["what"].startswith("kombu (test_logs.py:")
+
+
+def test_on_a_terminal_a_line_is_readable_without_secrets_and_the_file_has_json_all_the_same(
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    log.close()
+    terminal, end = pty.openpty()
+    with os.fdopen(terminal, "rb", buffering=0) as screen, os.fdopen(end, "w") as log._stderr:
+        log.configure(read(tmp_path))
+        telemetry.push_failed("okx-0", RuntimeError(f"no {SECRET}"))
+        logging.getLogger("celery").error("task failed", exc_info=ValueError(SECRET))
+        logging.getLogger().handlers[0].flush()
+        text = screen.read(65536).decode().replace("\r\n", "\n")
+        started, failed, task, *trace = text.splitlines()
+    assert re.fullmatch(r"\S+Z \[info +\] process.started +\[collector.process\] levels=INFO .*process=web.*", started)
+    assert re.match(r"\S+Z \[warning +\] push.failed +\[collector.push\] error='no \*{8}' stream=okx-0 then=", failed)
+    assert re.match(r"\S+Z \[error +\] task failed +\[celery\]", task)
+    assert trace == ["ValueError: ********"]
+    (file,) = (tmp_path / "logs").iterdir()
+    assert [json.loads(line)["event"] for line in file.read_text().splitlines()] == [
+        "process.started", "push.failed", "task failed",
+    ]  # fmt: skip
