@@ -28,6 +28,12 @@ class Clock:
         return int(self.now.timestamp() * 1e6)
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is not what is tested here."""
+    monkeypatch.setattr(logs, "LAST_WORDS_S", 60)
+
+
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What is said of log files."""
