@@ -72,12 +72,13 @@ def audited(demo: Demo) -> dict[str, Any]:
 
 
 def summed(base: str) -> dict[str, float]:
-    """/metrics, each name summed over its labels."""
+    """/metrics, each name summed over its labels; `name state` over all but the state."""
     found: dict[str, float] = {}
     text = httpx.get(f"{base}/metrics", timeout=30, trust_env=False).text
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            found[sample.name] = found.get(sample.name, 0.0) + sample.value
+            for name in (sample.name, f"{sample.name} {sample.labels.get('state', '')}"):
+                found[name] = found.get(name, 0.0) + sample.value
     return found
 
 
@@ -90,11 +91,11 @@ COUNTERS = {
 
 
 def agree(told: dict[str, Any], metrics: dict[str, float]) -> bool:
-    """Whether nothing is on its way any more, and every process has brought its counts."""
+    """Whether nothing is on its way any more or asked for again, and every process has brought its counts."""
     totals = told["totals"]
     stored = totals["segments"] + totals["archived"]
     return (
-        totals["redis"] + totals["spool"] == 0
+        totals["redis"] + totals["spool"] + totals["segments"] + metrics.get("collector_gaps open", 0) == 0
         and all(metrics.get(name) == totals[column] for column, name in COUNTERS.items())
         and metrics.get("collector_messages_stored_total") == stored
         and 0 < totals["archived"] == metrics.get("collector_snapshots_archived_total")
