@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import click
 
@@ -20,7 +21,7 @@ def loaded() -> Loaded:
     return found
 
 
-def wired() -> Wiring:
-    """The wiring of this process. Raises: SettingsError."""
+def wired(step: Callable[[str], None] = lambda name: None) -> Wiring:
+    """The wiring of this process; `step` hears of each step of a flush or archive. Raises: SettingsError."""
     found = loaded()
-    return Wiring(found.settings, file=found.file)
+    return Wiring(found.settings, file=found.file, step=step)
