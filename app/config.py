@@ -103,6 +103,12 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True)
+class Security:
+    #: Names, addresses and networks of the operator's own, where endpoints may be although they are private.
+    private_hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ExchangeSettings:
     ws_url: str
     rest_url: str
@@ -143,6 +149,7 @@ class Settings:
     spool: Spool
     storage: Storage
     quality: Quality
+    security: Security
     #: By exchange name, for every registered exchange.
     exchanges: dict[str, ExchangeSettings]
     markets: tuple[MarketGroup, ...]
@@ -164,6 +171,7 @@ SECTIONS: dict[str, type] = {
     "spool": Spool,
     "storage": Storage,
     "quality": Quality,
+    "security": Security,
 }
 
 
