@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from app.commands.progress import Progress
 from app.commands.settings import wired
 from app.model import Market
 from app.pipeline.audit import Audit
@@ -53,12 +54,8 @@ def audit(deep: bool, sent: tuple[Path, ...], market: str | None, as_json: bool)
             raise click.BadParameter("a market is EXCHANGE/SYMBOL, as in binance/btcusdt", param_hint="--market")
         chosen = Market(exchange, symbol)
 
-    def progress(text: str) -> None:
-        if sys.stderr.isatty():
-            click.echo(f"\r\033[K{text}", nl=False, err=True)
-
-    found = audit_all(wiring, market=chosen, deep=deep, sent=sent, progress=progress)
-    progress("")
+    with Progress() as progress:
+        found = audit_all(wiring, market=chosen, deep=deep, sent=sent, progress=progress)
     if as_json:
         click.echo(json.dumps(found.as_dict()))
     else:

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from threading import Lock
@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, cast
 from app.errors import KeyTaken, StoreError, StoreRefused, StoreUnavailable, VerifyFailed
 from app.objects import s3_errors
 from app.objects.disk import sha256_of
-from app.objects.endpoint import checked_endpoint, is_loopback
+from app.objects.endpoint import checked_endpoint, is_loopback, leads_astray, stay
 from app.objects.layout import checked_key, is_key
 from app.objects.pace import Pace, PacedFile, TooSlow
 from app.objects.probe import PROBE_KEY, Answer, probe
@@ -55,10 +55,12 @@ class BucketStore:
         read_timeout_s: float = 60,
         attempts: int = 5,
         monotonic_s: Callable[[], float] = lambda: 0.0,
+        private_hosts: Collection[str] = (),
     ) -> None:
         self.name = f"s3:{bucket}"
         self.bucket, self.region = bucket, region
-        self._endpoint_url = checked_endpoint(endpoint_url) if endpoint_url else None
+        self._endpoint_url = checked_endpoint(endpoint_url, private_hosts) if endpoint_url else None
+        self._private_hosts = private_hosts
         self._access_key, self._secret_key = access_key, secret_key
         self._connect_timeout_s, self._read_timeout_s, self._attempts = connect_timeout_s, read_timeout_s, attempts
         self._now_s = monotonic_s
@@ -302,7 +304,16 @@ class BucketStore:
             if is_loopback(self._endpoint_url):
                 config["proxies"] = {}
         session = Session(self._access_key, self._secret_key)
-        return session.client("s3", self.region, endpoint_url=self._endpoint_url, config=Config(**config))
+        client = session.client("s3", self.region, endpoint_url=self._endpoint_url, config=Config(**config))
+        if self._endpoint_url is not None:  # Amazon's own names may lead into a private network of its customer
+            client.meta.events.register("before-call.s3", stay)
+            client.meta.events.register("before-send.s3", self._before_send)
+        return client
+
+    def _before_send(self, request: Any, **_: Any) -> None:
+        """Of every request, also one that was sent elsewhere: a name that leads into a private network is refused."""
+        if why := leads_astray(request.url, self._private_hosts):
+            raise StoreRefused(self.name, "", why)
 
     def _redacted(self, text: str) -> str:
         for secret in (self._secret_key, self._access_key):
