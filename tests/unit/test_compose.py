@@ -23,7 +23,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from app import __version__
-from app.config import SECTIONS
+from app.config import SECTIONS, load
 from app.launch import redis_server
 from app.settings_sources import PLAIN_NAMES
 from tests.support.rig import CHECKOUT
@@ -171,6 +171,26 @@ def test_every_variable_of_ours_is_a_setting(services: dict[str, dict[str, Any]]
     names = {name for s in services.values() for name in s.get("environment") or {}}
     ours = {name.removesuffix("_FILE") for name in names if name.startswith(("COLLECTOR_", "AWS_"))}
     assert ours <= keys | set(PLAIN_NAMES)
+
+
+def test_the_settings_of_each_process_are_right(
+    services: dict[str, dict[str, Any]], prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the files of the host in the places where the containers have them."""
+    secrets = str(prepared / "secrets")
+    monkeypatch.setattr("app.settings_sources.MOUNTED_SECRETS", prepared / "secrets")
+    for name in LINES:
+        environ = {
+            key: str(value).replace("/run/secrets", secrets).replace("/etc/collector", str(prepared / "config"))
+            for key, value in services[name]["environment"].items()
+        }
+        granted = {secret["source"] for secret in services[name]["secrets"]}
+        assert {value.rpartition("/")[2] for value in environ.values() if value.startswith(secrets)} <= granted
+        found = load(None, environ)
+        assert found.warnings == ()
+        assert found.settings.redis.url == (prepared / "secrets" / "redis_url").read_text().strip()
+        assert (found.settings.aws.endpoint_url, found.settings.security.private_hosts) == ("http://s3:7070", ("s3",))
+        assert (found.settings.web.token is not None) is (name == "web")
 
 
 # the same processes everywhere
