@@ -75,6 +75,8 @@ def test_promtool_finds_no_fault_in_the_configuration(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.row("S3")
+@pytest.mark.row("S9")
 def test_alerts_fire_when_they_should_and_then_only(tmp_path: Path) -> None:
     file = tmp_path / "rules_test.yml"
     file.write_text(f"rule_files: [{MONITORING / 'alerts.yml'}]\n{RULE_TESTS.read_text()}")
