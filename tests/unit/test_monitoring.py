@@ -107,6 +107,13 @@ def test_a_query_asks_for_metrics_and_labels_that_there_are(query: Any) -> None:
             assert labels <= catalogue[name]
 
 
+def test_every_metric_is_on_a_dashboard_or_watched_by_an_alert() -> None:
+    asked = {labels_of(selector)[0] for query in (*alerts(), *queries()) for selector in query.selectors}
+    shown = {name for name in known() if name in asked or re.sub("_(bucket|sum|count)$", "_bucket", name) in asked}
+    # Their bytes and events say as much.
+    assert set(known()) - shown <= {"collector_buffer_batches", "collector_spool_events"}
+
+
 def test_counters_are_asked_for_their_increase_or_their_sum_and_gauges_are_not() -> None:
     """`increase()` over a fixed window: a bare counter says nothing of now, and the increase of a gauge nothing at all."""
     counters = {name for name in known() if name.endswith(("_total", "_bucket", "_sum", "_count"))}
