@@ -12,7 +12,8 @@ COPY tasks ./tasks
 RUN [".venv/bin/pip", "install", "--no-deps", "--no-build-isolation", "--editable", "."]
 
 FROM python:3.13.15-slim-trixie
-ENV PATH=/srv/collector/.venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# No log files: who runs the container keeps what goes to stderr, and rotates it.
+ENV PATH=/srv/collector/.venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 COLLECTOR_COLLECTOR__LOG_DIR=none
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin collector \
     && install --directory --owner=collector --mode=0750 /srv/collector/data /srv/collector/objects
 COPY --from=build /srv/collector /srv/collector

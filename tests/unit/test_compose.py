@@ -169,6 +169,8 @@ def test_no_secret_stands_in_an_environment_or_a_command(services: dict[str, dic
 def test_every_variable_of_ours_is_a_setting(services: dict[str, dict[str, Any]]) -> None:
     keys = {f"COLLECTOR_{s}__{key}".upper() for s, cls in SECTIONS.items() for key in cls.__dataclass_fields__}
     names = {name for s in services.values() for name in s.get("environment") or {}}
+    elsewhere = (CHECKOUT / "Dockerfile").read_text() + (UNITS / "collector-.service.d" / "common.conf").read_text()
+    names |= set(re.findall(r"\b(COLLECTOR_\w+)=", elsewhere))
     ours = {name.removesuffix("_FILE") for name in names if name.startswith(("COLLECTOR_", "AWS_"))}
     assert ours <= keys | set(PLAIN_NAMES)
 
