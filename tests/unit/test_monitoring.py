@@ -39,14 +39,12 @@ PREDECESSOR = {
 def known() -> dict[str, set[str]]:
     """Every series that the web process can show: its name and the labels it may be asked by."""
     found = {f"collector_{name}": set(labels) for name, (_, labels) in metrics.GAUGES.items()}
-    for metric in metrics.COUNTED.collect():
-        declared = metrics.COUNTED._names_to_collectors[metric.name]
-        labels = set(declared._labelnames)  # type: ignore[attr-defined]
-        if metric.type == "histogram":
-            for part, more in (("_bucket", {"le"}), ("_sum", set()), ("_count", set())):
-                found[metric.name + part] = labels | more
+    for declared in metrics.DECLARED.values():
+        name, labels = f"collector_{declared.name}", set(declared.labels)
+        if declared.buckets:
+            found |= {f"{name}_bucket": {*labels, "le"}, f"{name}_sum": labels, f"{name}_count": labels}
         else:
-            found[f"{metric.name}_total"] = labels
+            found[name] = labels
     return found
 
 
