@@ -37,7 +37,7 @@ class DailyFile:
     def __init__(self, directory: Path, process: str, keep_days: float, wall_us: Callable[[], int]) -> None:
         self.directory, self._process, self._keep_s, self._wall_us = directory, process, keep_days * DAY_S, wall_us
         self._fd = -1
-        self._day, self._pid = "", 0
+        self._day, self._identity = "", (0, 0, 0)
 
     def fileno(self) -> int:
         """Of today's file, opened (and old ones deleted) when the day, or the process by a fork, is another one.
@@ -45,18 +45,28 @@ class DailyFile:
         Raises: OSError.
         """
         day = datetime.fromtimestamp(self._wall_us() / 1e6, UTC).strftime("%Y-%m-%d")
-        if (day, os.getpid()) != (self._day, self._pid) or not os.fstat(self._fd).st_nlink:  # deleted under us
-            self._close()
+        if day != self._day or not self._ours() or not os.fstat(self._fd).st_nlink:  # somebody may have deleted it
+            self.close()
             self._fd = self._open(day)
-            self._day, self._pid = day, os.getpid()
+            self._day, self._identity = day, _identity(self._fd)
             self.clean()
         return self._fd
 
-    def _close(self) -> None:
-        self._day, self._pid = "", 0
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            os.close(fd)
+    def _ours(self) -> bool:
+        """Whether our descriptor is still the file that this process opened.
+
+        Celery closes every descriptor in the process it forks for beat, and another file may get the number of ours.
+        """
+        try:
+            return self._identity == _identity(self._fd)
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Let the file go; a descriptor that is another's by now, or a parent's, is only forgotten."""
+        if self._ours():
+            os.close(self._fd)
+        self._fd, self._day = -1, ""
 
     def _open(self, day: str) -> int:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -72,9 +82,12 @@ class DailyFile:
     def clean(self) -> None:
         """Delete files of ours whose last line is older than `keep_days` and that nobody writes."""
         now_s = self._wall_us() / 1e6
-        for entry in os.scandir(self.directory):
-            if not OURS.fullmatch(entry.name):
-                continue
+        try:
+            entries = [entry for entry in os.scandir(self.directory) if OURS.fullmatch(entry.name)]
+        except OSError as error:
+            telemetry_logs.log_file_kept(str(self.directory), error)
+            return
+        for entry in entries:
             try:
                 told = entry.stat(follow_symlinks=False)
                 age_s = now_s - told.st_mtime
@@ -85,6 +98,12 @@ class DailyFile:
                 continue  # another process was faster
             except OSError as error:
                 telemetry_logs.log_file_kept(entry.name, error)
+
+
+def _identity(fd: int) -> tuple[int, int, int]:
+    """This process, and device and number of the file."""
+    told = os.fstat(fd)
+    return os.getpid(), told.st_dev, told.st_ino
 
 
 def _locked(fd: int) -> bool:

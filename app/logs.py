@@ -62,6 +62,7 @@ class Unhurried(logging.Handler):
         self._lines: Queue[str] = Queue(self._max_lines)
         self._dropped, self._torn = 0, ""
         self.dropped = 0  # by this process until now
+        self._hung = False  # nothing was written for as long as anybody waits
         self._counting = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -100,6 +101,7 @@ class Unhurried(logging.Handler):
                 self._drop(dropped + 1)
                 self._refused(error)
             finally:
+                self._hung = False
                 lines.task_done()
 
     def _put(self, line: str) -> None:
@@ -117,9 +119,9 @@ class Unhurried(logging.Handler):
             self._lines.join()
             done.set()
 
-        if self._lines.unfinished_tasks:
+        if self._lines.unfinished_tasks and not self._hung:
             threading.Thread(target=wait, name="last words", daemon=True).start()
-            done.wait(LAST_WORDS_S)
+            self._hung = not done.wait(LAST_WORDS_S)
 
 
 class Limited(logging.Handler):

@@ -29,6 +29,7 @@ from websockets.sync.server import ServerConnection
 from app.launch.redis_server import free_port
 from app.settings_rules import SECRETS
 from app.web.application import application
+from tests.integration.test_commands import call
 from tests.support import s3_servers
 from tests.support.exchanges import ExchangeProcess
 from tests.support.path import Scripted, until
@@ -41,6 +42,7 @@ PEM = ec.derive_private_key(7**80, ec.SECP256R1()).private_bytes(
 
 #: Where a secret goes -> the secret. Those of the settings by the rule that calls them secret.
 CANARIES = {
+    **{rule: f"canary-{rule}-0123456789" for rule in SECRETS},
     "aws.access_key": s3_servers.ACCESS_KEY,
     "aws.secret_key": s3_servers.SECRET_KEY,
     "exchanges.api_key": "organizations/CANARYORG/apiKeys/CANARYNAME",
@@ -63,45 +65,57 @@ def spellings(secret: str) -> set[bytes]:
     return {form.encode() for form in forms} | {base64.b64encode(text.encode()) for text in plain}
 
 
-def test_every_setting_that_is_a_secret_has_a_canary() -> None:
-    assert CANARIES.keys() >= SECRETS
+def planted() -> dict[str, str]:
+    """The environment that gives every setting that is a secret, those of Coinbase by their plain names."""
+    named = {"exchanges.api_key": "COINBASE_API_KEY", "exchanges.api_secret": "COINBASE_API_SECRET"}
+    return {
+        named.get(rule) or f"COLLECTOR_{rule.replace('.', '__').upper()}": CANARIES[rule] for rule in sorted(SECRETS)
+    }
 
 
 class Installation:
     """Processes of one rig with all secrets, and what came out of them."""
 
-    def __init__(self, root: Path, rig: Rig, stack: ExitStack, environ: dict[str, str]) -> None:
-        self.root, self.rig, self._stack = root, rig, stack
-        self.environ = {**rig.environ, **environ}
+    def __init__(self, root: Path, rig: Rig, environ: dict[str, str]) -> None:
+        self.root, self.rig = root, rig
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.secrets, self.environ = environ, {**rig.environ, **environ}
         self.outputs: dict[str, bytes] = {}
 
     def start(self, name: str, *command: str, **environ: str) -> Path:
-        """A process until the end of the stack; returns what it prints."""
+        """A process; returns the file of what it prints."""
         log = self.root / f"{name}.out"
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", *command], cwd=CHECKOUT, env={**self.environ, **environ},
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
-        self._stack.callback(self._end, process)
+        self.processes.append(process)
         return log
 
-    @staticmethod
-    def _end(process: subprocess.Popen[bytes]) -> None:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    def end(self) -> None:
+        """All at once."""
+        for process in self.processes:
+            process.send_signal(signal.SIGTERM)
+        for process in self.processes:
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
-    def call(self, name: str, *command: str, **environ: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", *command], cwd=CHECKOUT, env={**self.environ, **environ}, timeout=60,
-            capture_output=True, check=False,
-        )  # fmt: skip
-        self.outputs[name] = done.stdout + done.stderr
-        return self.outputs[name].decode(errors="replace")
+    def command_lines(self) -> Iterator[tuple[str, bytes]]:
+        """Of these processes and their children: what everybody on the machine may read."""
+        for path in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                session = (path / "stat").read_text().rpartition(")")[2].split()[3]
+                if int(session) in {process.pid for process in self.processes}:
+                    yield f"command line of {path.name}", (path / "cmdline").read_bytes()
+
+    def call(self, name: str, *command: str, **environ: str) -> None:
+        """A command of ours, in this process."""
+        done = call(self.rig, *command, **{**self.secrets, **environ})
+        self.outputs[name] = (done.stdout + done.stderr).encode()
 
     def get(self, url: str, **options: Any) -> int:
         answer = httpx.get(url, timeout=15, trust_env=False, **options)
@@ -133,7 +147,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory, proxy: int) -> Iterator[I
     (root / "s3" / "market-data").mkdir(parents=True)
 
     def refuses(connection: ServerConnection, number: int) -> None:
-        connection.send('{"type":"error","message":"authentication failure"}')
+        connection.send('{"type":"error","message":"authentication failure for BTC-USD"}')
 
     with ExitStack() as stack:
         exchanges = ExchangeProcess(root / "exchanges", rate=10)
@@ -158,34 +172,32 @@ def searched(tmp_path_factory: pytest.TempPathFactory, proxy: int) -> Iterator[I
             aws={"bucket": "market-data", "region": "us-east-1", "endpoint_url": store.url},
         )
         web, flower = free_port(), free_port()
-        site = Installation(root, rig, stack, {
+        site = Installation(root, rig, {
             "COLLECTOR_REDIS__URL": url("password of Redis"),
-            "AWS_ACCESS_KEY": CANARIES["aws.access_key"], "AWS_SECRET_KEY": CANARIES["aws.secret_key"],
-            "COINBASE_API_KEY": CANARIES["exchanges.api_key"], "COINBASE_API_SECRET": CANARIES["exchanges.api_secret"],
+            **planted(),
             "FLOWER_BASIC_AUTH": f"admin:{CANARIES['password of Flower']}",
             "FLOWER_COOKIE_SECRET": CANARIES["cookie secret of Flower"], "COLLECTOR_LOG_LEVEL": "debug",
         })  # fmt: skip
+        stack.callback(site.end)
         wrong = {"COLLECTOR_REDIS__URL": url("wrong password of Redis")}
-        locked = {"AWS_ACCESS_KEY": CANARIES["wrong access key"], "AWS_SECRET_KEY": CANARIES["wrong secret key"]}
+        locked = {
+            "COLLECTOR_AWS__ACCESS_KEY": CANARIES["wrong access key"],
+            "COLLECTOR_AWS__SECRET_KEY": CANARIES["wrong secret key"],
+        }
         site.start("worker", "celery", "-A", "app", "worker", "-B", "-s", str(root / "schedule"), "-n", "all@%h")
         site.start("web", "app", "web", "--port", str(web))
         site.start("flower", "celery", "-A", "app", "flower", "--address=127.0.0.1", f"--port={flower}")
         refused = site.start("refused", "celery", "-A", "app", "worker", "-n", "refused@%h", **wrong)
         exporter = site.start("exporter", "app", "exporter", "--addr", f"127.0.0.1:{free_port()}", **wrong)
-        calls: tuple[tuple[str, tuple[str, ...], dict[str, str]], ...] = (
-            ("check", ("app", "check", "--json"), {}),
-            ("check, wrong password", ("app", "check"), wrong),
-            ("check, wrong key", ("app", "check"), locked),
-            ("status, wrong password", ("app", "status"), wrong),
-            ("archive, wrong key", ("app", "archive"), {**locked, "COLLECTOR_REDIS__PREFIX": "other"}),
-            ("report", ("celery", "-A", "app", "report"), {}),
-            ("a setting misspelt", ("app", "check"), {"COLLECTOR_AWS__SECRET_KEI": CANARIES["wrong secret key"]}),
-        )
-        threads = [threading.Thread(target=site.call, args=(name, *words), kwargs=more) for name, words, more in calls]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        for name, words, environ in (
+            ("check", "check --json", {}),
+            ("check, wrong password", "check", wrong),
+            ("check, wrong key", "check", locked),
+            ("status, wrong password", "status", wrong),
+            ("archive, wrong key", "archive", {**locked, "COLLECTOR_REDIS__PREFIX": "other"}),
+            ("a setting misspelt", "check", {"COLLECTOR_AWS__SECRET_KEI": CANARIES["wrong secret key"]}),
+        ):
+            site.call(name, *words.split(), **environ)
         until(
             lambda: b"WRONGPASS" in refused.read_bytes() or b"invalid username-password" in refused.read_bytes(),
             "Redis refuses",
@@ -198,8 +210,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory, proxy: int) -> Iterator[I
             40,
         )
         pages(site, web, flower)
-        site.call("conf of a running worker", "celery", "-A", "app", "inspect", "conf", "--timeout", "3")
-        site.call("status", "app", "status", "--json")
+        site.call("status", "status", "--json")
         gather(site, redis.Redis.from_url(url("password of Redis")))
         yield site
 
@@ -210,7 +221,7 @@ def pages(site: Installation, web: int, flower: int) -> None:
     for route in application(site.rig.wiring()).routes:
         path = getattr(route, "path", "")
         if "{" not in path and "stream" not in path:
-            site.get(f"http://127.0.0.1:{web}{path}")
+            site.get(f"http://127.0.0.1:{web}{path}", headers={"Authorization": f"Bearer {CANARIES.get('web.token')}"})
     auth = ("admin", CANARIES["password of Flower"])
     until(lambda: answers(f"http://127.0.0.1:{flower}/healthcheck"), "Flower answers", 20)
     host = socket.gethostname()
@@ -245,9 +256,7 @@ def gather(site: Installation, client: redis.Redis) -> None:
             text = repr(read[client.type(key)](key))
             bodies = [base64.b64decode(body) for body in re.findall(r'"body": "([A-Za-z0-9+/=]+)"', text)]
             site.outputs[f"Redis {key!r}"] = b" ".join([text.encode(), *bodies])
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            site.outputs[str(path)] = path.read_bytes()
+    site.outputs.update(site.command_lines())
 
 
 @pytest.mark.exhaustive
@@ -271,8 +280,8 @@ def test_the_good_and_the_failing_paths_were_walked(searched: Installation) -> N
     assert "refuses the password" in out["check, wrong password"]
     assert re.search(r"fault: store: .*(403|Access|Signature|refused)", out["check, wrong key"])
     assert json.loads(out["check"])["settings"]["redis.url"]["value"].startswith("redis://:********@127.0.0.1:")
-    assert [name for name in out if "status_code" in name or "/workers (200)" in name]
     names = set(out)
+    assert [name for name in names if name.endswith("/workers (200)")]
     assert [name for name in names if name.endswith(".parquet, read")] and [n for n in names if n.endswith(".json")]
     assert [name for name in names if name.startswith("Redis") and "celery" in name]
     for process in ("all", "web", "flower", "exporter", "refused"):

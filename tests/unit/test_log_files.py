@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from app import telemetry_logs
+from app import logs, telemetry_logs
 from app.log_files import DailyFile, process_type
 from app.logs import Unhurried
 from tests.support.small_disk import small_disk
@@ -26,6 +26,12 @@ class Clock:
 
     def __call__(self) -> int:
         return int(self.now.timestamp() * 1e6)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is not what is tested here."""
+    monkeypatch.setattr(logs, "LAST_WORDS_S", 60)
 
 
 @pytest.fixture
@@ -77,7 +83,7 @@ def test_two_writers_of_one_type_and_process_id_have_a_file_each(tmp_path: Path)
 def test_a_process_goes_on_in_its_file_of_the_day_after_a_restart(tmp_path: Path) -> None:
     first = DailyFile(tmp_path, "web", 1, Clock())
     write(first, "a")
-    first._close()
+    first.close()
     write(DailyFile(tmp_path, "web", 1, Clock()), "b")
     assert content(tmp_path) == {name("2026-11-21", "web"): "a\nb\n"}
 
@@ -94,6 +100,17 @@ def test_a_child_has_a_file_of_its_own(tmp_path: Path) -> None:
     assert content(tmp_path) == {
         name("2026-11-21", "worker"): "parent\nparent\n", f"collector-worker-{pid}-2026-11-21.log": "child\n",
     }  # fmt: skip
+
+
+def test_a_descriptor_that_is_anothers_by_now_is_neither_written_nor_closed(tmp_path: Path) -> None:
+    """As in the process that Celery forks for beat, after it has closed everything that was open."""
+    file = DailyFile(tmp_path, "worker", 1, Clock())
+    write(file, "before")
+    os.close(file.fileno())
+    with (tmp_path / "data").open("wb", buffering=0) as other:
+        write(file, "after")
+        other.write(b"mine")
+    assert content(tmp_path) == {name("2026-11-21", "worker"): "before\nafter\n", "data": "mine"}
 
 
 def test_a_file_that_somebody_deletes_is_made_again_with_the_next_line(tmp_path: Path) -> None:
@@ -195,7 +212,9 @@ def test_a_full_disk_and_one_that_cannot_be_written_cost_lines_that_are_counted_
     assert (blocked.dropped, type(errors[-1])) == (1, FileExistsError)
 
 
-def test_a_disk_that_hangs_stops_only_the_thread_that_writes() -> None:
+def test_a_disk_that_hangs_stops_only_the_thread_that_writes_and_an_end_only_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     hangs, logger = threading.Event(), logging.Logger("test")
 
     class Hanging(DailyFile):
@@ -207,5 +226,9 @@ def test_a_disk_that_hangs_stops_only_the_thread_that_writes() -> None:
     for number in range(100):
         logger.warning("line %d", number)
     assert handler.dropped >= 89
-    hangs.set()
+    monkeypatch.setattr(logs, "LAST_WORDS_S", 0.1)
     handler.flush()
+    monkeypatch.setattr(logs, "LAST_WORDS_S", 600)
+    handler.flush()  # an ending process waits once, however often `logging` asks
+    hangs.set()
+    handler._lines.join()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pty
+import re
 import subprocess
 import sys
 import threading
@@ -178,6 +180,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
     }
     handlers, hooks = root.handlers[:], (sys.excepthook, threading.excepthook)
     monkeypatch.setattr(telemetry, "_last", {})
+    monkeypatch.setattr(logs, "LAST_WORDS_S", 60)  # a busy machine is not what is tested here
     one = Log(tmp_path, monkeypatch)
     yield one
     one.close()
@@ -288,6 +291,7 @@ def test_levels_that_are_none_are_a_fault_that_says_what_to_write(tmp_path: Path
     assert fault.startswith(f'collector.log_level = "{levels}" (environment COLLECTOR_LOG_LEVEL) {why}')
 
 
+@pytest.mark.row("O2")
 def test_a_library_that_repeats_itself_is_cut_short_and_how_often_is_told(
     tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,3 +316,28 @@ def test_a_library_that_repeats_itself_is_cut_short_and_how_often_is_told(
     told = log.read()[1][-2]
     assert told["lines"] == 1000 - MOST_OF_A_KIND
     assert told["what"].startswith("kombu (test_logs.py:")
+
+
+def test_on_a_terminal_a_line_is_readable_without_secrets_and_the_file_has_json_all_the_same(
+    tmp_path: Path, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    log.close()
+    terminal, end = pty.openpty()
+    with os.fdopen(terminal, "rb", buffering=0) as screen, os.fdopen(end, "w") as log._stderr:
+        log.configure(read(tmp_path))
+        telemetry.push_failed("okx-0", RuntimeError(f"no {SECRET}"))
+        logging.getLogger("celery").error("task failed", exc_info=ValueError(SECRET))
+        logging.getLogger().handlers[0].flush()
+        text = b""
+        while b"ValueError: ********\r\n" not in text:
+            text += screen.read(65536)
+        started, failed, task, *trace = text.decode().splitlines()
+    assert re.fullmatch(r"\S+Z \[info +\] process.started +\[collector.process\] levels=INFO .*process=web.*", started)
+    assert re.match(r"\S+Z \[warning +\] push.failed +\[collector.push\] error='no \*{8}' stream=okx-0 then=", failed)
+    assert re.match(r"\S+Z \[error +\] task failed +\[celery\]", task)
+    assert trace == ["ValueError: ********"]
+    (file,) = (tmp_path / "logs").iterdir()
+    assert [json.loads(line)["event"] for line in file.read_text().splitlines()] == [
+        "process.started", "push.failed", "task failed",
+    ]  # fmt: skip
