@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from app.buffer.client import verified
 from app.commands.settings import loaded
 
 QUEUES = ("default", "streams", "flush", "gaps", "archive")
@@ -23,7 +24,7 @@ def exporter(addr: str) -> None:
     the broker's URL with its password stays out of the process list.
     """
     settings = loaded().settings
-    os.environ["BROKER_URL"] = settings.redis.url  # read when the module is imported
+    os.environ["BROKER_URL"] = verified(settings.redis.url)  # read when the module is imported
     import celery_prometheus_exporter as upstream
     import structlog
 
