@@ -22,6 +22,7 @@ from app.connection.session import Session
 from app.connection.socket import ConnectionFailed, Socket
 from app.errors import VenueUnavailable
 from app.exchanges.base import Decoded, Exchange, Signer
+from app.model import UNCLEAN_END
 from app.pipeline.link import Link, Progress
 from app.pipeline.outbox import Epoch, Outbox
 from app.pipeline.plan import Stream
@@ -196,7 +197,7 @@ class Connection:
             close = link.run(unlisted)
         finally:
             socket.close()
-            lane.end(session.end(ground.wall_us(), close.reason))
+            lane.end(session.end(ground.wall_us(), UNCLEAN_END if link.cut_short else close.reason))
             self._say("closed", f"{close.reason}: {close.detail}")
             closes = ground.progress.closes
             closes[close.reason] = closes.get(close.reason, 0) + 1

@@ -24,8 +24,10 @@ from app.sequence import Continuity
 
 #: The reader looks at its timers and at the stop flag at least so often.
 TICK_S = 0.25
-#: After saying goodbye the venue may still have data under way; it is read for at most so long.
+#: After our goodbye the venue may still have data under way: it is read until nothing came for so long...
 GOODBYE_S = 1.0
+#: ...and at most for so long (docs/decisions/0005).
+GOODBYE_AT_MOST_S = 3.0
 
 
 @dataclass
@@ -70,6 +72,8 @@ class Link:
         self._unlisted, self._book, self._signer = unlisted, book, signer
         #: Data frames of this connection.
         self.frames = 0
+        #: Data were still coming when we let go: nobody knows what was under way.
+        self.cut_short = False
         self._now_s, self._now_us = monotonic_s, wall_us
         #: Answers to `Fetch("symbols")`, asked for on a thread of their own.
         self._listings: SimpleQueue[dict[str, str]] = SimpleQueue()
@@ -139,14 +143,18 @@ class Link:
         """Say goodbye and keep what the venue had already sent: what arrives is received, and what is received is kept."""
         self._draining()
         self._socket.say_goodbye(1000)
-        until_s = self._now_s() + GOODBYE_S
+        until_s = self._now_s() + GOODBYE_AT_MOST_S
+        quiet_s = self._now_s() + GOODBYE_S
         try:
-            while (left_s := until_s - self._now_s()) > 0:
+            while (left_s := min(until_s, quiet_s) - self._now_s()) > 0:
                 payload = self._socket.receive(left_s)
                 if payload is not None:
                     self._keep(self._session.received(payload, self._now_us(), self._now_s()))
+                    quiet_s = self._now_s() + GOODBYE_S
+            self.cut_short = quiet_s > until_s
         except FrameTooLarge as error:
             self._keep(self._session.oversized(error.size_bytes, error.head, self._now_us()))
+            self.cut_short = True
         except ConnectionEnded:
             return
 

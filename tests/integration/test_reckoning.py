@@ -252,7 +252,10 @@ def test_a_connection_that_redis_forgot_whole_is_declared_lost(own_redis: RedisP
     said, admitted = threading.Event(), threading.Event()
     rig = Rig(tmp_path, own_redis.url)
     with Scripted(speak) as venue:
-        rig.write({"bybit": ["BTCUSDT"]}, {"bybit": venue.venue}, websocket={"initial_retry_delay_secs": 0.1})
+        rig.write(
+            {"bybit": ["BTCUSDT"]}, {"bybit": venue.venue},
+            websocket={"initial_retry_delay_secs": 0.1}, buffer={"lease_secs": 3},
+        )  # fmt: skip
         wiring = rig.wiring()
         wiring.admit = lambda venue, pace: 0.0 if admitted.is_set() else 0.1  # type: ignore[method-assign]
         with Collecting(wiring) as collecting:
@@ -269,6 +272,7 @@ def test_a_connection_that_redis_forgot_whole_is_declared_lost(own_redis: RedisP
                     meanwhile(wiring)
             collecting.finish()
     flush(wiring)
+    until(lambda: not wiring.board.states([stream]), "the board forgets the stream that has stopped")
     first, forgotten, last = epochs
     spans = {row["epoch"]: row for row in wiring.stored.records("epochs")}
     assert {name: row["after"] for name, row in spans.items()} == {first: "", last: forgotten}
