@@ -51,7 +51,7 @@ def archive(final: bool) -> None:
         if name == VERIFIED_STEP and progress.shown:
             progress("archive", rows - _to_archive(wiring), rows, "rows")
 
-    wiring = wired(step)
+    wiring = wired(step=step)
     stop = threading.Event()
     if final:
         drained = drain_spools(wiring)

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import InvalidSymbol
@@ -85,6 +85,7 @@ HOSTILE = (
 
 
 @pytest.mark.parametrize("venue", sorted({**EXCHANGES, **{"-".join(key): one for key, one in SOURCES.items()}}))
+@settings(max_examples=40)
 @given(text=st.one_of(st.sampled_from(HOSTILE), st.text(max_size=70), st.text("./\\%-_:ABCabc019{}\"'\n", max_size=20)))
 def test_no_symbol_that_an_exchange_takes_leaves_a_path_a_key_or_a_label(venue: str, text: str) -> None:
     exchange = {**EXCHANGES, **{"-".join(key): one for key, one in SOURCES.items()}}[venue]
