@@ -110,9 +110,10 @@ class Session:
         except Exception as error:  # noqa: BLE001 - a decoder with a bug must not cost the frame
             reason = f"decoder_failed: {type(error).__name__}: {error}"[:WORDS_CHARS]
             return self._quarantine(payload, received_us, reason, now_s)
-        if strange := [m for m in messages if isinstance(m, Decoded) and (m.symbol, m.feed) not in self.feeds]:
-            reason = f"unexpected_feed: {strange[0].symbol} {strange[0].feed}"
-            return self._quarantine(payload, received_us, reason, now_s)
+        for message in messages:
+            if isinstance(message, Decoded) and (message.symbol, message.feed) not in self.feeds:
+                reason = f"unexpected_feed: {message.symbol} {message.feed}"
+                return self._quarantine(payload, received_us, reason, now_s)
         outputs: list[Output] = []
         for message in messages:
             if isinstance(message, Decoded):
@@ -169,8 +170,8 @@ class Session:
         return number
 
     def _data(self, event: Decoded, received_us: int, now_s: float, outputs: list[Output]) -> None:
-        symbol, feed = event.symbol, event.feed
-        number = self._number(symbol, feed)
+        key = symbol, feed = event.symbol, event.feed
+        self._numbers[key] = number = self._numbers.get(key, 0) + 1
         verdict, hole = self._continuity.check(event, received_us)
         if verdict is Verdict.RESET and feed == ORDERBOOK:
             self._awaiting_snapshot.pop(symbol, None)
@@ -187,11 +188,13 @@ class Session:
                 self._resubscribe(symbol, feed)
         identity = event.sequence_id or f"{self.epoch}-{number}"
         outputs.append(Event(symbol, feed, number, identity, received_us, event.exchange_us, event.data))
-        outputs += [self._snapshot(*book) for book in self._snapshots.seen(event, verdict, now_s)]
+        if symbol in self._snapshots:
+            outputs += [self._snapshot(*book) for book in self._snapshots.seen(event, verdict, now_s)]
 
-        status = self.feeds[symbol, feed]
-        status.rhythm.beat(now_s)
-        status.last_data_s = self.life.data_s = now_s
+        status = self.feeds[key]
+        if status.rhythm.last_s != now_s:  # what came together is one beat
+            status.rhythm.beat(now_s)
+            status.last_data_s = self.life.data_s = now_s
         if status.state is not FeedState.LIVE:
             status.change(FeedState.LIVE, received_us)
             status.resubscribed = False
