@@ -5,7 +5,7 @@ ARGS ?=
 dev = @command -v $(PYTHON) >/dev/null 2>&1 || { echo "python3 is missing: install Python 3.11 to 3.14" >&2; exit 2; }; \
 	exec $(PYTHON) dev.py
 
-.PHONY: help setup demo drill soak run live test test-exhaustive bench lint lock
+.PHONY: help setup demo drill soak run live test test-exhaustive bench lint check lock
 help:
 	$(dev) help
 setup:
@@ -28,5 +28,7 @@ bench:  # make bench NAME=flush
 	$(dev) bench $(NAME) $(ARGS)
 lint:
 	$(dev) lint
+check:  # lint, known holes of the packages, the tests
+	$(dev) check $(ARGS)
 lock:
 	$(dev) lock

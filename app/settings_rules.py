@@ -67,7 +67,7 @@ ADDRESSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 #: Where a user and a password may stand in the address.
 _WITH_PASSWORD = frozenset({"redis.url", "exchanges.proxy"})
 #: What switches the verification of certificates off, in the query of a rediss:// address.
-_UNVERIFIED = re.compile(r"(?i)(?:^|&)ssl_(?:cert_reqs=(?!required|cert_required)|check_hostname=(?:0|f|n))")
+_UNVERIFIED = re.compile(r"(?i)(?:^|&)ssl_(?:cert_reqs=(?!required(?:&|$))|check_hostname=(?:0|f|n))")
 
 #: Shown as stars, whole.
 SECRETS = frozenset({"aws.access_key", "aws.secret_key", "exchanges.api_key", "exchanges.api_secret", "web.token"})

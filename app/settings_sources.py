@@ -49,6 +49,7 @@ OLDER_NAMES = {
 }
 
 _TABLE = re.compile(r"\s*\[(\[)?\s*([\w.\"' -]+?)\s*\]")
+_PASSWORD = re.compile(r"//[^/@]*:[^/@]+@")
 _KEY = re.compile(r"\s*([\w.\"' -]+?)\s*=")
 
 
@@ -111,6 +112,8 @@ def read(path: str | Path | None, environ: Mapping[str, str], sections: Mapping[
         sources.put(key, f"environment {name}")
         sources.texts[key] = text
     sources.tree = _tree(merged)
+    if sources.file is not None and sources.file.is_file() and _holds_secrets(sources):
+        _warn_if_readable(sources.file, sources.file.name, sources)
     return sources
 
 
@@ -243,6 +246,16 @@ def _direct_or_file(name: str, environ: Mapping[str, str], sources: Sources) -> 
     if not text:
         sources.faults.append(f"{name}_FILE = {file!r} (environment) is empty; write the value into it")
     return text
+
+
+def _holds_secrets(sources: Sources) -> bool:
+    """Whether the settings file itself has a key, or an address with a password."""
+    here = f"{sources.file.name}:" if sources.file is not None else ""
+    return any(
+        sources.origin(key).startswith(here)
+        and (key.endswith(("access_key", "secret_key", "api_key", "api_secret")) or _PASSWORD.search(str(value)))
+        for key, value in _leaves(sources.tree)
+    )
 
 
 def _warn_if_readable(path: Path, shown: str, sources: Sources) -> None:

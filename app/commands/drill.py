@@ -13,9 +13,11 @@ from typing import Any
 
 import click
 
+from app.commands import completion
+
 
 @click.command()
-@click.option("--only", metavar="ROWS", help="Only these rows, as in K2,R3.")
+@click.option("--only", metavar="ROWS", shell_complete=completion.rows, help="Only these rows, as in K2,R3.")
 @click.option(
     "--list", "list_", is_flag=True, help="List every row with its promise, and whether it is drilled, and exit."
 )

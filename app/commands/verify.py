@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from app.commands import completion
 from app.commands.gaps import Moment, market_option
 from app.commands.progress import Progress
 from app.commands.settings import wired
@@ -33,6 +34,7 @@ def _markets(context: click.Context, parameter: click.Parameter, given: tuple[st
     multiple=True,
     metavar="EXCHANGE/SYMBOL",
     callback=_markets,
+    shell_complete=completion.markets,
     help="Only this market; repeatable.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
