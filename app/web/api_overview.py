@@ -18,9 +18,8 @@ from app.wiring import Wiring
 EVERY_S = 1.0
 
 
-def routes(wiring: Wiring) -> list[Route]:
+def routes(wiring: Wiring, overview: Overview) -> list[Route]:
     """One computation serves all who ask within a second; without Redis the answer is 503 (or the event `away`)."""
-    overview = Overview(wiring)
 
     def tell() -> tuple[str, dict[str, Any]]:
         try:

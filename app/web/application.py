@@ -13,9 +13,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from app.clock import monotonic_s, wall_us
-from app.web import api_overview, shell
+from app.web import api_market, api_overview, shell
 from app.web.guard import Guard
 from app.web.health import health, ready
+from app.web.overview import Overview
 from app.web.scrape import Scrape
 from app.wiring import Wiring
 
@@ -41,11 +42,13 @@ def application(wiring: Wiring, host: str = "127.0.0.1", over: Callable[[], bool
         text = await run_in_threadpool(generate_latest, registry)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
+    overview = Overview(wiring)
     served: list[BaseRoute] = [
         Route("/health", get_health),
         Route("/ready", get_ready),
         Route("/metrics", get_metrics),
-        *api_overview.routes(wiring),
+        *api_overview.routes(wiring, overview),
+        *api_market.routes(wiring, overview),
         *shell.routes(),
     ]
     app = Starlette(routes=served, middleware=[Middleware(Guard, host=host, token=wiring.settings.web.token)])

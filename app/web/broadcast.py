@@ -98,18 +98,11 @@ class _Events(StreamingResponse):
             self._left()
 
 
-def followed(request: Request, broadcast: Broadcast, seats: Seats, left: Callable[[], None] = lambda: None) -> Response:
-    """The answer to a viewer of `broadcast`: its events, or that there is no seat. `left` is called when a viewer is gone."""
+def followed(request: Request, broadcast: Broadcast, seats: Seats) -> Response:
+    """The answer to a viewer of `broadcast`: its events, or that there is no seat."""
     if request.method == "HEAD":
-        left()
         return Response(media_type="text/event-stream")
     if not seats.take():
-        left()
         words = f"{seats.most} viewers are connected, which is the most: close a page elsewhere"
         return JSONResponse({"error": words}, 503, {"Retry-After": "5"})
-
-    def gone() -> None:
-        seats.leave()
-        left()
-
-    return _Events(broadcast.watch(request.app.state.over), gone)
+    return _Events(broadcast.watch(request.app.state.over), seats.leave)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.buffer.events import Depth
 from app.clock import monotonic_s, wall_us
 from app.codec import BatchCodec, ElementRejected
 from app.errors import CollectorError
@@ -23,7 +24,7 @@ FRESH_S = 0.9
 #: Ledger and segments are looked at every so often.
 LEDGER_EVERY_S = 5.0
 #: Rates are over this time; those of the archive, which works by segments, over more.
-RATE_S, ARCHIVE_RATE_S = 15.0, 900.0
+RATE_S, ARCHIVE_RATE_S = 30.0, 900.0
 #: Gaps are those seen within this.
 GAPS_US = 3600 * 1_000_000
 #: Ends of connections that are told.
@@ -82,8 +83,8 @@ class Overview:
 
     def _look(self) -> dict[str, Any]:
         wiring, now_us, now_s = self._wiring, wall_us(), monotonic_s()
-        streams = dict(wiring.streams)
-        board = wiring.board.states(list(streams))
+        # At one moment, or rates would be of two: how many came, and how many of these wait.
+        board, depths = wiring.board.states(list(wiring.streams)), wiring.buffer.depths()
         troubles = wiring.board.troubles()
         if now_s - self._ledger_s >= LEDGER_EVERY_S:
             self._ledger, self._ledger_s = self._look_at_ledger(now_us), now_s
@@ -93,7 +94,7 @@ class Overview:
             "now_us": now_us,
             "health": status,
             "markets": self._markets(board),
-            "arrows": self._arrows(board, now_us, now_s),
+            "arrows": self._arrows(board, depths, now_us, now_s),
             "troubles": [{"station": station, **told} for station, told in troubles.items()],
             "disconnects": _disconnects(board),
             "sums": _sums(wiring.tally.sums()),
@@ -129,12 +130,13 @@ class Overview:
                     )
         return [found[key] for key in sorted(found)]
 
-    def _arrows(self, board: Mapping[str, Mapping[str, Any]], now_us: int, now_s: float) -> list[dict[str, Any]]:
+    def _arrows(
+        self, board: Mapping[str, Mapping[str, Any]], depths: Sequence[Depth], now_us: int, now_s: float
+    ) -> list[dict[str, Any]]:
         """What goes from each station to the next: how fast, what waits before it, and how old that is."""
         received = sum(state.get("events", 0) for state in board.values())
         queued = sum(state.get("queued", 0) for state in board.values())
         last_us = max((state.get("last_data_us") or 0 for state in board.values()), default=0)
-        depths = self._wiring.buffer.depths()
         waiting = sum(depth.events for depth in depths)
         up = sum(state["connection"] == "open" for state in board.values())
         ledger = self._ledger["told"]
@@ -228,9 +230,8 @@ def _disconnects(board: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]
 
 
 def _sums(sums: Mapping[Series, float]) -> dict[str, int | None]:
-    """Events by what became of them, over all processes; None where no process has counted any yet."""
-    found: dict[str, int | None] = {}
-    for name, counter in SUMS.items():
-        values = [value for (series, _), value in sums.items() if series == counter]
-        found[name] = int(sum(values)) if values else None
-    return found
+    """Events by what became of them, over all processes; None where no process has counted anything yet."""
+    totals: dict[str, float] = {}
+    for (series, _), value in sums.items():
+        totals[series] = totals.get(series, 0) + value
+    return {name: int(totals.get(counter, 0)) if totals else None for name, counter in SUMS.items()}

@@ -21,7 +21,7 @@ export function bytes(count) {
   const units = ["B", "kB", "MB", "GB", "TB", "PB"];
   let value = count, step = 0;
   while (Math.abs(value) >= 999.5 && step < units.length - 1) { value /= 1000; step += 1; }
-  return `${step && Math.abs(value) < 100 ? value.toFixed(1) : Math.round(value)} ${units[step]}`;
+  return `${step && Math.abs(value) < 99.95 ? value.toFixed(1) : Math.round(value)} ${units[step]}`;
 }
 
 /** Events (or what `unit` says) a second: `12.3 /s`, `1,204 /s`. */
