@@ -84,6 +84,8 @@ class Prometheus:
 
     def _get(self, path: str, **parameters: str) -> Any:
         answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=10, trust_env=False)
+        if answer.status_code == 503:  # it is starting, and says so in plain words
+            answer.raise_for_status()
         told = answer.json()
         if told["status"] != "success":
             raise ValueError(f"{path} {parameters}: {told['error']}")
