@@ -110,9 +110,10 @@ class Session:
         except Exception as error:  # noqa: BLE001 - a decoder with a bug must not cost the frame
             reason = f"decoder_failed: {type(error).__name__}: {error}"[:WORDS_CHARS]
             return self._quarantine(payload, received_us, reason, now_s)
-        if strange := [m for m in messages if isinstance(m, Decoded) and (m.symbol, m.feed) not in self.feeds]:
-            reason = f"unexpected_feed: {strange[0].symbol} {strange[0].feed}"
-            return self._quarantine(payload, received_us, reason, now_s)
+        for message in messages:
+            if isinstance(message, Decoded) and (message.symbol, message.feed) not in self.feeds:
+                reason = f"unexpected_feed: {message.symbol} {message.feed}"
+                return self._quarantine(payload, received_us, reason, now_s)
         outputs: list[Output] = []
         for message in messages:
             if isinstance(message, Decoded):
@@ -170,29 +171,27 @@ class Session:
         return number
 
     def _data(self, event: Decoded, received_us: int, now_s: float, outputs: list[Output]) -> None:
-        symbol, feed = event.symbol, event.feed
-        number = self._number(symbol, feed)
+        key = symbol, feed = event.symbol, event.feed
+        self.numbers[key] = number = self.numbers.get(key, 0) + 1
         verdict, hole = self.continuity.check(event, received_us)
         if verdict is Verdict.RESET and feed == ORDERBOOK:
             self._awaiting_snapshot.pop(symbol, None)
         if hole is not None:
-            outputs.append(
-                Gap(
-                    symbol, feed, number, str(hole.from_id), str(hole.to_id), hole.size, hole.before_us, received_us,
-                    "sequence" if feed == ORDERBOOK else "missing_ids",
-                )
-            )  # fmt: skip
+            cause, ids = "sequence" if feed == ORDERBOOK else "missing_ids", (str(hole.from_id), str(hole.to_id))
+            outputs.append(Gap(symbol, feed, number, *ids, hole.size, hole.before_us, received_us, cause))
             asked = symbol in self._snapshots  # to subscribe anew would bring no snapshot, and make another hole
             if feed == ORDERBOOK and not asked and now_s >= self._awaiting_snapshot.get(symbol, now_s):
                 self._awaiting_snapshot[symbol] = now_s + SNAPSHOT_WAIT_S
                 self._resubscribe(symbol, feed)
         identity = event.sequence_id or f"{self.epoch}-{number}"
         outputs.append(Event(symbol, feed, number, identity, received_us, event.exchange_us, event.data))
-        outputs += [self._snapshot(*book) for book in self._snapshots.seen(event, verdict, now_s)]
+        if symbol in self._snapshots:
+            outputs += [self._snapshot(*book) for book in self._snapshots.seen(event, verdict, now_s)]
 
-        status = self.feeds[symbol, feed]
-        status.rhythm.beat(now_s)
-        status.last_data_s = self.life.data_s = now_s
+        status = self.feeds[key]
+        if status.rhythm.last_s != now_s:  # what came together is one beat
+            status.rhythm.beat(now_s)
+            status.last_data_s = self.life.data_s = now_s
         if status.state is not FeedState.LIVE:
             status.change(FeedState.LIVE, received_us)
             status.resubscribed = False

@@ -3,6 +3,9 @@
 Frames come out as bytes, undecoded and unvalidated: the library's UTF-8 check is pure Python and slower by a factor of
 forty (docs/decisions/0003), and the session decodes strictly anyway. Pings are answered here, by the library. Every call
 has a timeout; a timeout in the middle of a frame keeps what has been read and goes on at the next call.
+
+The library asks the socket three times for each frame. Here it is asked once for all that is there, and whole frames of the
+plain kind are cut out of that; everything else (control frames, fragments, errors) is the library's (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -25,6 +28,10 @@ from app.connection.backoff import told_s
 OVERSIZED_HEAD_BYTES = 64 * 1024
 #: How often a handshake that is overdue is looked at again: it may not have begun to read yet.
 OVERDUE_S = 0.1
+#: Asked of the socket at once: four records of TLS.
+READ_BYTES = 64 * 1024
+#: First byte of a frame that is a whole message, text or binary.
+_WHOLE = (0x81, 0x82)
 #: A peer that sends nothing but pings must not keep the reader from its timers.
 CONTROL_FRAMES_IN_A_ROW = 16
 
@@ -65,12 +72,62 @@ class FrameTooLarge(Exception):
         return f"a frame of {self.size_bytes} bytes"
 
 
-class _CappedFrames(frame_buffer):
-    """The library's frame reader with a bound: it would otherwise allocate whatever length the peer announces."""
+class _Frames(frame_buffer):
+    """The library's frame reader, which reads ahead, and with a bound: it would allocate whatever length the peer announces."""
 
     max_bytes: int
     #: Bytes of the fragments of the current message read so far.
     fragments = 0
+    #: Read from the socket; from `_at` on not yet taken.
+    _ahead, _at = b"", 0
+
+    def recv_strict(self, bufsize: int) -> bytes:
+        """The next `bufsize` bytes. What was read before a timeout stays read."""
+        left = len(self._ahead) - self._at
+        if left < bufsize:
+            chunks = [self._ahead[self._at :]]
+            try:
+                while left < bufsize:
+                    chunks.append(self.recv(READ_BYTES))
+                    left += len(chunks[-1])
+            finally:
+                self._ahead, self._at = b"".join(chunks), 0
+        begin, self._at = self._at, self._at + bufsize
+        return self._ahead[begin : self._at]
+
+    def whole(self) -> list[bytes]:
+        """Payloads of the messages that come next, each in one frame, as far as they were read.
+
+        Where the first is not there to its end the socket is asked once. Empty where that did not bring enough, or where
+        something else comes next: both are for the library to read.
+        """
+        found: list[bytes] = []
+        if self.header is None and not self.fragments and self._cut(found) and not found:
+            self._ahead, self._at = self._ahead[self._at :] + self.recv(READ_BYTES), 0
+            self._cut(found)
+        return found
+
+    def _cut(self, found: list[bytes]) -> bool:
+        """Take whole messages into `found`. True where what follows was not read to its end, False where it is none."""
+        ahead, at, end = self._ahead, self._at, len(self._ahead)
+        plain = True
+        while end - at >= 2:
+            size, start = ahead[at + 1], at + 2
+            plain = ahead[at] in _WHOLE and size <= 127
+            if not plain:
+                break
+            if size > 125:
+                start = at + (4 if size == 126 else 10)
+                if start > end:
+                    break
+                size = int.from_bytes(ahead[at + 2 : start])
+                plain = size <= self.max_bytes
+            if not plain or start + size > end:
+                break
+            at = start + size
+            found.append(ahead[start:at])
+        self._at = at
+        return plain
 
     def recv_mask(self) -> None:
         # The step between length and payload, which a timeout inside the head brings us to again.
@@ -108,9 +165,9 @@ class Socket:
             skip_utf8_validation=True,
             enable_multithread=False,
         )
-        frames = _CappedFrames(self._read, True)
-        frames.max_bytes = max_frame_bytes
-        self._ws.frame_buffer = frames
+        self._frames = _Frames(self._read, True)
+        self._frames.max_bytes = max_frame_bytes
+        self._ws.frame_buffer = self._frames
         options: dict[str, Any] = {"timeout": connect_timeout_s, "suppress_origin": True, "redirect_limit": 0}
         if proxy:
             parts = urlsplit(proxy)
@@ -152,23 +209,25 @@ class Socket:
                 with suppress(OSError):
                     self._ws.sock.shutdown(socket.SHUT_RDWR)
 
-    def receive(self, timeout_s: float) -> bytes | None:
-        """The next data frame's payload, or None when none was complete within `timeout_s`.
+    def receive(self, timeout_s: float) -> list[bytes]:
+        """Payloads of the data frames that are there, in order; none when none was complete within `timeout_s`.
 
         Raises: ConnectionEnded, FrameTooLarge.
         """
         self._set_timeout(timeout_s)
         self._until_s = monotonic_s() + timeout_s
         try:
+            if found := self._frames.whole():
+                return found
             for _ in range(CONTROL_FRAMES_IN_A_ROW):
                 opcode, frame = self._ws.recv_data_frame(control_frame=True)
                 if opcode not in (websocket.ABNF.OPCODE_PING, websocket.ABNF.OPCODE_PONG):
                     break
                 self.control_frames += 1
             else:
-                return None
+                return []
         except websocket.WebSocketTimeoutException:
-            return None
+            return []
         except websocket.WebSocketConnectionClosedException as error:
             raise ConnectionEnded(None, "stream ended without a close frame") from error
         except (websocket.WebSocketException, OSError) as error:
@@ -177,7 +236,7 @@ class Socket:
         if opcode == websocket.ABNF.OPCODE_CLOSE:
             code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else None
             raise ConnectionEnded(code, payload[2:].decode("utf-8", "replace") or "no reason given")
-        return payload
+        return [payload]
 
     def send(self, frame: str | None) -> None:
         """Send a text frame; None sends a protocol PING. Raises: ConnectionEnded."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from glob import escape
+from itertools import accumulate, groupby
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -151,28 +153,33 @@ def read(source: Path | BinaryIO) -> Iterator[list[Row]]:
                 yield list(zip(*(batch.column(name).to_pylist() for name in _VARYING), strict=True))
 
 
-def _groups(rows: Iterable[Row], constants: tuple[str, str, str]) -> Iterator[pa.Table]:
+def _groups(chunks: Iterable[Sequence[Row]], constants: tuple[str, str, str]) -> Iterator[pa.Table]:
     """Row groups as tables. Cut by the rows alone, so that the caller's chunks leave no trace in the file."""
     import pyarrow as pa
 
     batches: list[pa.RecordBatch] = []
-    chunk: list[Row] = []
+    batch: list[Row] = []
     group_rows = group_bytes = 0
-    for row in rows:
-        chunk.append(row)
-        group_rows += 1
+    for chunk in chunks:
         # Characters, not bytes: the venues write ASCII, and counting must not cost an encoding.
-        group_bytes += len(row[0]) + len(row[3]) + len(row[4])
-        full = group_bytes >= GROUP_BYTES or group_rows >= GROUP_ROWS
-        if full or len(chunk) == CHUNK_ROWS:
-            batches.append(_batch(chunk, constants))
-            chunk = []
-        if full:
-            yield pa.Table.from_batches(batches)
-            batches = []
-            group_rows = group_bytes = 0
-    if chunk:
-        batches.append(_batch(chunk, constants))
+        sizes = list(accumulate([len(row[0]) + len(row[3]) + len(row[4]) for row in chunk], initial=0))
+        start = 0
+        while start < len(chunk):
+            fills = bisect_left(sizes, sizes[start] + GROUP_BYTES - group_bytes, start + 1)
+            end = min(fills, start + GROUP_ROWS - group_rows, start + CHUNK_ROWS - len(batch), len(chunk))
+            batch += chunk[start:end]
+            group_rows, group_bytes = group_rows + end - start, group_bytes + sizes[end] - sizes[start]
+            start = end
+            full = group_bytes >= GROUP_BYTES or group_rows >= GROUP_ROWS
+            if full or len(batch) == CHUNK_ROWS:
+                batches.append(_batch(batch, constants))
+                batch = []
+            if full:
+                yield pa.Table.from_batches(batches)
+                batches = []
+                group_rows = group_bytes = 0
+    if batch:
+        batches.append(_batch(batch, constants))
     if batches:
         yield pa.Table.from_batches(batches)
 
@@ -234,7 +241,7 @@ class _Tally:
         self._exchange: tuple[int, int] | None = None
         self._offsets: dict[int, int] = {}
 
-    def counted(self, chunks: Iterable[Sequence[Row]]) -> Iterator[Row]:
+    def counted(self, chunks: Iterable[Sequence[Row]]) -> Iterator[Sequence[Row]]:
         for chunk in chunks:
             if not chunk:
                 continue
@@ -245,11 +252,10 @@ class _Tally:
             timed = [(row[1], row[2]) for row in chunk if row[2] is not None]
             if timed:
                 self._exchange = _widened(self._exchange, [exchange_us for _, exchange_us in timed])
-                for collector_us, exchange_us in timed:
-                    minute, offset_us = collector_us // MINUTE_US, collector_us - exchange_us
-                    if offset_us < self._offsets.get(minute, offset_us + 1):
-                        self._offsets[minute] = offset_us
-            yield from chunk
+                for minute, group in groupby(timed, lambda times: times[0] // MINUTE_US):
+                    offset_us = min([collector_us - exchange_us for collector_us, exchange_us in group])
+                    self._offsets[minute] = min(offset_us, self._offsets.get(minute, offset_us))
+            yield chunk
 
     def written(self, sha256: str, size_bytes: int) -> Written:
         return Written(

@@ -27,7 +27,6 @@ def assembled(
     outbox = Outbox(
         stream.name,
         stream.exchange,
-        len(stream.subscription.symbols),
         max_bytes=buffer.stream_max_bytes,
         share_bytes=lambda: _share_bytes(wiring, wiring.streams.get(stream.name, stream)),
         allowance=wiring.allowance,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
@@ -81,6 +82,33 @@ class Flush:
         self.turn_over(report)
         segment, entry, previous = self._open()
         report.segment = entry.number
+        with segment.held():
+            self._fill(
+                segment, entry, previous, report, lambda: self._now_s() - started_s > (deadline_s or inf), keep_going
+            )
+        if report.batches:
+            c = report.counts
+            telemetry.flush_committed(
+                entry.number,
+                report.batches,
+                c.stored,
+                c.duplicates,
+                c.replays,
+                c.quarantined,
+                self._now_s() - started_s,
+            )
+        return report
+
+    def _fill(
+        self,
+        segment: Segment,
+        entry: SegmentEntry,
+        previous: SealedSegment | None,
+        report: FlushReport,
+        late: Callable[[], bool],
+        keep_going: Callable[[], bool],
+    ) -> None:
+        """Claims of every list in turn, until what was there has been taken."""
         known = KnownRanges()
         pending = {depth.stream: depth.batches for depth in self._buffer.depths()}
         while pending and keep_going():
@@ -93,7 +121,7 @@ class Flush:
                     if not taken or pending[stream] <= 0:
                         del pending[stream]
                 except SegmentSealed:
-                    return report  # another flusher turned it over: the next run finds the new one
+                    return  # another flusher turned it over: the next run finds the new one
                 except Interrupted:
                     pending.clear()  # a store was asked for twins: the claim stays where it is
                     break
@@ -111,20 +139,8 @@ class Flush:
                     report.failed[stream] = kind
                     del pending[stream]
                     known = KnownRanges()
-            if deadline_s is not None and self._now_s() - started_s > deadline_s:
+            if late():
                 break
-        if report.batches:
-            c = report.counts
-            telemetry.flush_committed(
-                entry.number,
-                report.batches,
-                c.stored,
-                c.duplicates,
-                c.replays,
-                c.quarantined,
-                self._now_s() - started_s,
-            )
-        return report
 
     def _claim(
         self,

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from queue import SimpleQueue
+from typing import cast
 
 from app import telemetry, telemetry_counts
 from app.connection.actions import Close, Fetch, Output, Rotate, Send
@@ -19,7 +20,7 @@ from app.connection.socket import ConnectionEnded, FrameTooLarge, Socket
 from app.errors import BufferUnavailable, VenueUnavailable
 from app.exchanges.base import Decoded, Signer
 from app.model import Event, Gap, Quarantined
-from app.pipeline.outbox import Lane
+from app.pipeline.outbox import Lane, Unit
 from app.sequence import Continuity, Verdict
 
 #: The reader looks at its timers and at the stop flag at least so often.
@@ -99,13 +100,12 @@ class Link:
                 self._session.reject(symbol, words, self._now_us())
             next_tick_s = self._now_s() + TICK_S
             while True:
-                payload = self._socket.receive(TICK_S)
-                now_s = self._now_s()
-                close = None
-                if payload is not None:
-                    self.frames += 1
-                    self._progress.frames += 1
-                    close = self._perform(self._session.received(payload, self._now_us(), now_s))
+                payloads = self._socket.receive(TICK_S)
+                now_s, close = self._now_s(), None
+                if payloads:
+                    self.frames += len(payloads)
+                    self._progress.frames += len(payloads)
+                    close = self._perform(self._received(payloads, now_s))
                 if close is None and now_s >= next_tick_s:
                     next_tick_s = now_s + TICK_S
                     close = self._tick(now_s)
@@ -161,6 +161,11 @@ class Link:
         while not self._joins.empty():
             self._keep(self._session.joined(self._joins.get()))
 
+    def _received(self, payloads: list[bytes], now_s: float) -> list[Output]:
+        """What frames mean that were read at once, and so were received at the same time."""
+        received, now_us = self._session.received, self._now_us()
+        return [output for payload in payloads for output in received(payload, now_us, now_s)]
+
     def _goodbye(self) -> None:
         """Say goodbye and keep what the venue had already sent: what arrives is received, and what is received is kept."""
         self._draining()
@@ -169,9 +174,8 @@ class Link:
         quiet_s = self._now_s() + GOODBYE_S
         try:
             while (left_s := min(until_s, quiet_s) - self._now_s()) > 0:
-                payload = self._socket.receive(left_s)
-                if payload is not None:
-                    self._keep(self._session.received(payload, self._now_us(), self._now_s()))
+                if payloads := self._socket.receive(left_s):
+                    self._keep(self._received(payloads, self._now_s()))
                     quiet_s = self._now_s() + GOODBYE_S
             self.cut_short = quiet_s > until_s
         except FrameTooLarge as error:
@@ -233,18 +237,17 @@ class Link:
 
     def _keep(self, outputs: list[Output]) -> Close | None:
         close = None
-        progress = self._progress
-        for unit in outputs:
-            if type(unit) is Event:
-                progress.events += 1
-                progress.last_data_us = unit.received_us
-                if not self._lane.add(unit):
-                    telemetry.event_refused(self._stream, unit.symbol, unit.feed)
-            elif type(unit) is Gap:
-                self._lane.add(unit)
+        others = [output for output in outputs if type(output) is not Event]
+        units = [output for output in outputs if isinstance(output, Event | Gap | Quarantined)] if others else outputs
+        for refused in self._lane.add(cast(list[Unit], units)):
+            telemetry.event_refused(self._stream, refused.symbol, refused.feed)
+        if events := len(outputs) - len(others):
+            self._progress.events += events
+            self._progress.last_data_us = self._now_us()
+        for unit in others:
+            if type(unit) is Gap:
                 telemetry.gap_detected(self._stream, unit.symbol, unit.feed, unit.from_id, unit.to_id, unit.size)
             elif type(unit) is Quarantined:
-                self._lane.add(unit)
                 telemetry.frame_rejected(self._stream, unit.reason, len(unit.frame))
             elif type(unit) is Close:
                 close = unit

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from app.model import Batch, EpochEnd, Event, Gap, Loss, Quarantined, runs
@@ -57,9 +57,9 @@ class Lane:
         self.ended: EpochEnd | None = None
         self.batches = 0
 
-    def add(self, unit: Unit) -> bool:
-        """Queue a unit; False when it was refused, and its number is declared lost."""
-        return self._outbox.add(self, unit)
+    def add(self, units: Iterable[Unit]) -> list[Event | Quarantined]:
+        """Queue units; returns those that were refused, and whose numbers are declared lost."""
+        return self._outbox.add(self, units)
 
     def end(self, end: EpochEnd) -> None:
         """The epoch is over: nothing is added after this."""
@@ -73,17 +73,16 @@ class Outbox:
         self,
         stream: str,
         exchange: str,
-        markets: int,
         *,
         max_bytes: int,
-        share_bytes: Callable[[], int] | None = None,
+        share_bytes: Callable[[], int],
         allowance: Allowance,
         max_events: int,
     ) -> None:
         self._stream, self.exchange = stream, exchange
         self._max_bytes = max_bytes
         #: What each market may hold although the queues are full.
-        self._share_bytes = share_bytes or (lambda: max_bytes // max(markets, 1))
+        self._share_bytes = share_bytes
         self._allowance = allowance
         self._max_events = max_events
         self._lanes: deque[Lane] = deque()
@@ -113,32 +112,34 @@ class Outbox:
             self._ready.notify()
         return lane
 
-    def add(self, lane: Lane, unit: Unit) -> bool:
+    def add(self, lane: Lane, units: Iterable[Unit]) -> list[Event | Quarantined]:
         """Called by `Lane.add`."""
-        if type(unit) is Event:
-            size = len(unit.data) + OVERHEAD_BYTES
-        elif type(unit) is Quarantined:
-            size = len(unit.frame) + OVERHEAD_BYTES
-        else:
-            size = OVERHEAD_BYTES
+        refused: list[Event | Quarantined] = []
         with self._ready:
-            held = self._by_symbol.get(unit.symbol, 0)
-            full = (
-                self._held_bytes + size > self._max_bytes
-                or self._allowance.held_bytes + size > self._allowance.max_bytes
-            )
-            if full and held and held + size > self._share_bytes() and not isinstance(unit, Gap):
-                self.refused += 1
-                self._declare(lane, unit)
-                return False
-            lane.units.append((unit, size))
-            self._by_symbol[unit.symbol] = held + size
-            self._held_bytes += size
-            self._allowance.add(size)
-            self._queued += 1
-            if self._queued == self._max_events:
+            by_symbol, queued, before_bytes = self._by_symbol, self._queued, self._held_bytes
+            room = min(self._max_bytes, before_bytes + self._allowance.max_bytes - self._allowance.held_bytes)
+            for unit in units:
+                if type(unit) is Event:
+                    size = len(unit.data) + OVERHEAD_BYTES
+                elif type(unit) is Quarantined:
+                    size = len(unit.frame) + OVERHEAD_BYTES
+                else:
+                    size = OVERHEAD_BYTES
+                held = by_symbol.get(unit.symbol, 0)
+                full = self._held_bytes + size > room
+                if full and held and held + size > self._share_bytes() and not isinstance(unit, Gap):
+                    refused.append(unit)
+                    self._declare(lane, unit)
+                    continue
+                lane.units.append((unit, size))
+                by_symbol[unit.symbol] = held + size
+                self._held_bytes += size
+                self._queued += 1
+            self.refused += len(refused)
+            self._allowance.add(self._held_bytes - before_bytes)
+            if queued < self._max_events <= self._queued:
                 self._ready.notify()
-        return True
+        return refused
 
     def _declare(self, lane: Lane, unit: Event | Quarantined) -> None:
         key = unit.symbol, unit.feed

@@ -187,9 +187,8 @@ def _rows(
     newest = connection.exec_driver_sql(f"SELECT max(id) FROM {table}").scalar() or 0
     connection.exec_driver_sql("SAVEPOINT rows")
     try:
-        inserted = (
-            connection.exec_driver_sql(sql, [_row(batch, event) for batch, event in events]).rowcount if events else 0
-        )
+        rows = [(b.exchange, e.symbol, e.sequence_id, e.received_us, e.exchange_us, e.data, b.epoch) for b, e in events]
+        inserted = connection.exec_driver_sql(sql, rows).rowcount if rows else 0
     except (DBAPIError, OverflowError, UnicodeError) as error:
         if classify(error) != "constraint":
             raise

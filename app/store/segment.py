@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -54,6 +55,7 @@ class Segment:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.engine: Engine = writable(path, page_size=PAGE_SIZE)
+        self._held: Connection | None = None
 
     @classmethod
     def create(cls, path: Path, number: int, data_directory: str, opened_us: int) -> Segment:
@@ -71,6 +73,21 @@ class Segment:
             prepare(connection, schema, path, meta)
         return segment
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """One connection for every `store` inside. Without it, or where none can be had, each has its own, and SQLite moves the
+        log into the file whenever the last one is closed."""
+        with ExitStack() as stack:
+            with suppress(DBAPIError):  # `store` says why
+                self._held = stack.enter_context(self.engine.connect())
+            try:
+                yield
+            finally:
+                self._held = None
+
+    def _begin(self) -> AbstractContextManager[Connection]:
+        return _transaction(self._held) if self._held is not None else self.engine.begin()
+
     def store(
         self, batches: Sequence[Batch], known: KnownRanges, twins: Lookup | None, outcomes: Outcomes | None = None
     ) -> Counts:
@@ -79,7 +96,7 @@ class Segment:
 
         Raises: SegmentSealed; sqlalchemy.exc.DBAPIError as app/store/insert.py says.
         """
-        with self.engine.begin() as connection:
+        with self._begin() as connection:
             if _meta(connection, "sealed_us"):
                 raise SegmentSealed(self.path.name)
             known.renew(connection, sorted({batch.epoch for batch in batches}))
@@ -106,6 +123,12 @@ class Segment:
             if classify(error) == "locked":
                 return False
             raise
+
+
+@contextmanager
+def _transaction(connection: Connection) -> Iterator[Connection]:
+    with connection.begin():
+        yield connection
 
 
 class SealedSegment:
@@ -147,12 +170,12 @@ class SealedSegment:
             "SELECT exchange_sequence_id, timestamp_collector, timestamp_exchange, data, epoch"
             f" FROM {table.name} WHERE id IN (SELECT id FROM {table.name} WHERE exchange = ? AND symbol = ?) ORDER BY id"
         )
-        with self.engine.connect() as connection:
+        with bare(self.engine) as cursor:
             chunk: list[ObjectRow] = []
             size = 0
-            for row in connection.execution_options(yield_per=100).exec_driver_sql(query, (exchange, symbol)):
-                chunk.append(tuple(row))
-                size += len(row.data)
+            for row in cursor.execute(query, (exchange, symbol)):
+                chunk.append(row)
+                size += len(row[3])
                 if len(chunk) == CHUNK_ROWS or size >= CHUNK_BYTES:
                     yield chunk
                     chunk, size = [], 0

@@ -168,7 +168,9 @@ def test_nothing_is_declared_lost_while_a_segment_cannot_be_read(wiring: Wiring)
 def test_what_a_stop_could_bring_nowhere_becomes_the_unclean_end_of_its_epoch(wiring: Wiring, tmp_path: Path) -> None:
     """`batches.abandoned`: list and spool are full, and the deadline of the stop passes with batches in memory."""
     prefix = wiring.settings.redis.prefix
-    outbox = Outbox(STREAM, "binance", 1, max_bytes=10**6, allowance=Allowance(10**6), max_events=3)
+    outbox = Outbox(
+        STREAM, "binance", max_bytes=10**6, share_bytes=lambda: 10**6, allowance=Allowance(10**6), max_events=3
+    )
     spool = Spool(tmp_path / "full", STREAM, 1)
     lease = wiring.lease(f"stream:{STREAM}", 10)
     assert spool.lock() and lease.acquire()
@@ -177,8 +179,7 @@ def test_what_a_stop_could_bring_nowhere_becomes_the_unclean_end_of_its_epoch(wi
         crowd_events=10**6, crowded=lambda: None, publish=lambda now_s: False,
     )  # fmt: skip
     lane = outbox.begin(Epoch(A, OPENED_US))
-    for number in range(1, 10):
-        assert lane.add(event(number))
+    assert lane.add(event(number) for number in range(1, 10)) == []
     lane.end(end(9))
     outbox.close()
     until_s = monotonic_s() + 0.3

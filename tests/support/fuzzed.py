@@ -93,8 +93,13 @@ class Connection:
         self._continuity, self._rhythms = Continuity(max_entries=8), dict[tuple[str, str], Rhythm]()
         self._codec = BatchCodec()
         self._outbox = Outbox(
-            "fuzz-0", self.exchange.name, 4, max_bytes=1 << 30, allowance=Allowance(1 << 30), max_events=200
-        )
+            "fuzz-0",
+            self.exchange.name,
+            max_bytes=1 << 30,
+            share_bytes=lambda: 1 << 28,
+            allowance=Allowance(1 << 30),
+            max_events=200,
+        )  # fmt: skip
         self._made = count()
         self.now_s = 1000.0
         self.open()
@@ -188,7 +193,7 @@ class Connection:
                     raise AssertionError(f"{output!r} is no output of a session")
             if isinstance(output, Event | Gap | Quarantined):
                 self._units.append(output)
-                assert self._lane.add(output)
+                assert self._lane.add([output]) == []
                 if self._outbox.batch_waits and (batch := self._outbox.take(0)) is not None:
                     self._keep(batch)
         assert len(self.session.last_error) < WORDS

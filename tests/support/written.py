@@ -32,7 +32,14 @@ def received(
     symbols = (SYMBOLS[exchange],)
     asked = Subscription(symbols, (ORDERBOOK, TRADE), channel or venue.orderbook_channels[0], venue.trade_channels[0])
     continuity, codec, made = Continuity(), BatchCodec(), []
-    outbox = Outbox(f"{exchange}-0", exchange, 1, max_bytes=1 << 24, allowance=Allowance(1 << 24), max_events=1000)
+    outbox = Outbox(
+        f"{exchange}-0",
+        exchange,
+        max_bytes=1 << 24,
+        share_bytes=lambda: 1 << 24,
+        allowance=Allowance(1 << 24),
+        max_events=1000,
+    )
     for number, frames in enumerate(connections, epoch + 1):
         session = Session(
             venue, asked, continuity, epoch=f"{number:032x}", dead_timeout_s=30, data_timeout_s={symbols[0]: 10.0}
@@ -42,7 +49,7 @@ def received(
         session.opened(0.0, at_us)
         for n, frame in enumerate(frames):
             for unit in session.received(frame.encode(), at_us + n, n / 100):
-                assert isinstance(unit, Event | Gap) and lane.add(unit)
+                assert isinstance(unit, Event | Gap) and not lane.add([unit])
         lane.end(session.end(at_us + len(frames), "stop"))
         batch = outbox.take(0)
         assert batch is not None and batch.end is not None

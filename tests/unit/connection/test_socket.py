@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import queue
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from select import select
 from threading import Event
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from websocket._abnf import continuous_frame
 from websockets.sync.server import ServerConnection
 
-from app.connection.socket import OVERSIZED_HEAD_BYTES, ConnectionEnded, ConnectionFailed, FrameTooLarge, Socket
+from app.connection.socket import (
+    OVERSIZED_HEAD_BYTES,
+    ConnectionEnded,
+    ConnectionFailed,
+    FrameTooLarge,
+    Socket,
+    _Frames,
+)
 from app.launch.redis_server import free_port
 from tests.support.websockets_served import (
     BINARY,
@@ -32,9 +42,19 @@ LONG_S, SOON_S = 10.0, 0.05
 MAX_FRAME_BYTES = 100_000
 
 
+class OneByOne(Socket):
+    """Hands out one payload a call, however many came at once."""
+
+    _waiting: Sequence[bytes | None] = ()
+
+    def next(self, timeout_s: float) -> bytes | None:
+        first, *self._waiting = self._waiting or self.receive(timeout_s) or [None]
+        return first
+
+
 @contextmanager
-def connected(url: str, *, max_frame_bytes: int = MAX_FRAME_BYTES) -> Iterator[Socket]:
-    client = Socket(url, connect_timeout_s=LONG_S, max_frame_bytes=max_frame_bytes)
+def connected(url: str, *, max_frame_bytes: int = MAX_FRAME_BYTES) -> Iterator[OneByOne]:
+    client = OneByOne(url, connect_timeout_s=LONG_S, max_frame_bytes=max_frame_bytes)
     try:
         yield client
     finally:
@@ -53,7 +73,7 @@ def test_text_and_binary_frames_come_out_as_the_bytes_that_were_sent() -> None:
         connection.recv(timeout=LONG_S)
 
     with served(handler) as url, connected(url) as client:
-        received = [client.receive(LONG_S) for _ in said]
+        received = [client.next(LONG_S) for _ in said]
         client.send("enough")
     assert received == [message.encode() if isinstance(message, str) else message for message in said]
 
@@ -73,10 +93,10 @@ def test_a_frame_that_drips_in_does_not_keep_the_reader_from_its_timers() -> Non
         wire.until_closed()
 
     with wired(script) as url, connected(url) as client:
-        assert client.receive(SOON_S) is None
-        assert client.receive(SOON_S) is None
+        assert client.next(SOON_S) is None
+        assert client.next(SOON_S) is None
         go.set()
-        assert client.receive(LONG_S) == payload
+        assert client.next(LONG_S) == payload
 
 
 def test_a_text_frame_that_is_not_utf_8_is_handed_out_as_it_is() -> None:
@@ -86,7 +106,7 @@ def test_a_text_frame_that_is_not_utf_8_is_handed_out_as_it_is() -> None:
         wire.until_closed()
 
     with wired(script) as url, connected(url) as client:
-        assert client.receive(LONG_S) == b"\x80broken"
+        assert client.next(LONG_S) == b"\x80broken"
 
 
 def test_a_message_in_fragments_is_one_and_a_ping_between_them_is_answered() -> None:
@@ -100,8 +120,8 @@ def test_a_message_in_fragments_is_one_and_a_ping_between_them_is_answered() -> 
         wire.until_closed()
 
     with wired(script) as url, connected(url) as client:
-        assert client.receive(LONG_S) == b"one two three"
-        assert client.receive(LONG_S) == b"next"
+        assert client.next(LONG_S) == b"one two three"
+        assert client.next(LONG_S) == b"next"
     assert pongs.get(timeout=LONG_S) == (PONG, b"there?")
 
 
@@ -117,7 +137,7 @@ def test_what_is_sent_arrives_and_none_is_a_ping() -> None:
     with wired(script) as url, connected(url) as client:
         client.send('{"op":"subscribe","sym":"₿"}')
         client.send(None)
-        assert client.receive(LONG_S) == b"done", "a pong is no data"
+        assert client.next(LONG_S) == b"done", "a pong is no data"
     assert heard == [(TEXT, '{"op":"subscribe","sym":"₿"}'.encode()), (PING, b"")]
 
 
@@ -138,13 +158,78 @@ def test_a_timeout_anywhere_in_a_frame_loses_no_byte() -> None:
         wire.until_closed()
 
     with wired(script) as url, connected(url) as client:
-        assert client.receive(SOON_S) is None
+        assert client.next(SOON_S) is None
         for cut in cuts[:-1]:
             more.put(cut)
-            assert client.receive(SOON_S) is None
+            assert client.next(SOON_S) is None
         more.put(cuts[-1])
-        assert client.receive(LONG_S) == payload
-        assert client.receive(LONG_S) == b"whole"
+        assert client.next(LONG_S) == payload
+        assert client.next(LONG_S) == b"whole"
+
+
+def test_frames_that_came_together_are_handed_out_together_up_to_what_is_no_data() -> None:
+    go = Event()
+    payloads = [b"", b"a", b"b" * 125, b"c" * 126, b"d" * 70_000]
+    last = frame(BINARY, b"e" * 300)
+
+    def script(wire: Wire) -> None:
+        wire.accept()
+        wire.send(b"".join(frame(TEXT, payload) for payload in payloads[:4]))
+        go.wait(LONG_S)
+        wire.send(frame(TEXT, payloads[4]) + frame(PING, b"") + frame(TEXT, b"f") + last[:50])
+        wire.receive()
+        wire.send(last[50:])
+        wire.until_closed()
+
+    with wired(script) as url, connected(url) as client:
+        found = client.receive(LONG_S)
+        while len(found) < 4:
+            found += client.receive(LONG_S)
+        go.set()
+        while len(found) < 7:
+            found += client.receive(LONG_S)
+        assert found == [*payloads, b"f", b"e" * 300]
+        assert client.control_frames == 1
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([TEXT, BINARY, PING, CONTINUATION]), st.integers(0, 400)), min_size=1, max_size=30
+    ),
+    st.lists(st.integers(1, 700), min_size=1, max_size=10),
+)
+@settings(max_examples=60, deadline=None)
+def test_however_the_bytes_are_cut_every_message_comes_out_once_in_order(
+    kinds: list[tuple[int, int]], cuts: list[int]
+) -> None:
+    """Bytes arrive in pieces of `cuts`, over and over; a continuation stands for a message in two fragments."""
+    stream, said = b"", []
+    for number, (kind, size) in enumerate(kinds):
+        payload = bytes([number]) * size
+        if kind == CONTINUATION:
+            stream += frame(TEXT, payload, fin=False) + frame(CONTINUATION, b"!")
+            said.append(payload + b"!")
+        else:
+            stream += frame(kind, payload[:125] if kind == PING else payload)
+            said += [] if kind == PING else [payload]
+    pieces = []
+    while stream:
+        size = cuts[len(pieces) % len(cuts)]
+        pieces.append(stream[:size])
+        stream = stream[size:]
+    frames = _Frames(lambda size: pieces.pop(0), True)
+    frames.max_bytes = MAX_FRAME_BYTES
+    joined, found = continuous_frame(False, True), []
+    while len(found) < len(said):
+        if whole := frames.whole():
+            found += whole
+            continue
+        one = frames.recv_frame()
+        if one.opcode in (TEXT, BINARY, CONTINUATION):
+            joined.add(one)
+            if joined.is_fire(one):
+                found.append(joined.extract(one)[1].data)
+    assert found == said
 
 
 # the end
@@ -156,7 +241,7 @@ def test_a_close_frame_says_its_code_and_words() -> None:
         connected(url) as client,
         pytest.raises(ConnectionEnded) as ended,
     ):
-        client.receive(LONG_S)
+        client.next(LONG_S)
     assert (ended.value.code, ended.value.text) == (4008, "slow consumer")
     assert str(ended.value) == "close frame 4008 'slow consumer'"
 
@@ -172,7 +257,7 @@ def test_a_close_frame_may_lack_words_or_code(payload: bytes, code: int | None, 
         wire.until_closed()
 
     with wired(script) as url, connected(url) as client, pytest.raises(ConnectionEnded) as ended:
-        client.receive(LONG_S)
+        client.next(LONG_S)
     assert (ended.value.code, ended.value.text) == (code, text)
 
 
@@ -182,9 +267,9 @@ def test_data_before_the_end_is_received_before_the_end_is_told() -> None:
         wire.send(frame(TEXT, b"last words") + frame(TEXT, b"half a fra", announced=400))
 
     with wired(script) as url, connected(url) as client:
-        assert client.receive(LONG_S) == b"last words"
+        assert client.next(LONG_S) == b"last words"
         with pytest.raises(ConnectionEnded) as ended:
-            client.receive(LONG_S)
+            client.next(LONG_S)
     assert (ended.value.code, ended.value.text) == (None, "stream ended without a close frame")
 
 
@@ -195,7 +280,7 @@ def test_after_the_end_it_says_so_again_and_sending_says_so_too() -> None:
     with wired(script) as url, connected(url) as client:
         for _ in range(2):
             with pytest.raises(ConnectionEnded):
-                client.receive(LONG_S)
+                client.next(LONG_S)
         with pytest.raises(ConnectionEnded):
             client.send("hello?")
         client.say_goodbye(1000)
@@ -208,7 +293,7 @@ def test_a_frame_against_the_protocol_ends_the_connection() -> None:
         wire.until_closed()
 
     with wired(script) as url, connected(url) as client, pytest.raises(ConnectionEnded) as ended:
-        client.receive(LONG_S)
+        client.next(LONG_S)
     assert ended.value.code is None
     assert "WebSocketProtocolException" in ended.value.text
 
@@ -224,10 +309,10 @@ def test_after_our_goodbye_what_was_under_way_is_still_received() -> None:
 
     with wired(script) as url, connected(url) as client:
         client.say_goodbye(1000)
-        assert client.receive(LONG_S) == b"under way"
-        assert client.receive(LONG_S) == b"this too"
+        assert client.next(LONG_S) == b"under way"
+        assert client.next(LONG_S) == b"this too"
         with pytest.raises(ConnectionEnded) as ended:
-            client.receive(LONG_S)
+            client.next(LONG_S)
     assert heard == [(CLOSE, b"\x03\xe8")]
     assert ended.value.code == 1000
 
@@ -242,9 +327,9 @@ def test_a_frame_at_the_cap_passes_and_one_byte_more_does_not() -> None:
         wire.until_closed()
 
     with wired(script) as url, connected(url) as client:
-        assert client.receive(LONG_S) == b"a" * MAX_FRAME_BYTES
+        assert client.next(LONG_S) == b"a" * MAX_FRAME_BYTES
         with pytest.raises(FrameTooLarge) as too_large:
-            client.receive(LONG_S)
+            client.next(LONG_S)
     assert too_large.value.size_bytes == MAX_FRAME_BYTES + 1
     assert too_large.value.head == b"b" * OVERSIZED_HEAD_BYTES
 
@@ -259,7 +344,7 @@ def test_a_frame_that_announces_terabytes_costs_its_head_and_no_more() -> None:
         tracemalloc.start()
         try:
             with pytest.raises(FrameTooLarge) as too_large:
-                client.receive(LONG_S)
+                client.next(LONG_S)
             _, peak_bytes = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -279,11 +364,11 @@ def test_a_frame_whose_head_comes_slowly_is_too_large_all_the_same() -> None:
         wire.until_closed()
 
     with wired(script) as url, connected(url) as client:
-        assert client.receive(SOON_S) is None
-        assert client.receive(SOON_S) is None
+        assert client.next(SOON_S) is None
+        assert client.next(SOON_S) is None
         more.set()
         with pytest.raises(FrameTooLarge) as too_large:
-            client.receive(LONG_S)
+            client.next(LONG_S)
     assert too_large.value.head == b"{" * 10 + b"}" * (OVERSIZED_HEAD_BYTES - 10)
 
 
@@ -297,7 +382,7 @@ def test_fragments_that_together_pass_the_cap_are_too_large() -> None:
         wire.until_closed()
 
     with wired(script) as url, connected(url) as client, pytest.raises(FrameTooLarge) as too_large:
-        client.receive(LONG_S)
+        client.next(LONG_S)
     assert (too_large.value.size_bytes, too_large.value.head) == (MAX_FRAME_BYTES + 1, b"y")
 
 
@@ -311,7 +396,7 @@ def test_whole_messages_do_not_add_up_to_the_cap() -> None:
         wire.until_closed()
 
     with wired(script) as url, connected(url) as client:
-        assert [client.receive(LONG_S) for _ in range(3)] == [part + part] * 3
+        assert [client.next(LONG_S) for _ in range(3)] == [part + part] * 3
 
 
 # the handshake
@@ -409,7 +494,7 @@ def test_a_message_that_goes_on_and_on_does_not_keep_the_reader_from_its_timers(
         wire.until_closed()
 
     with wired(script) as url, connected(url) as client:
-        assert [client.receive(SOON_S) for _ in range(3)] == [None] * 3
+        assert [client.next(SOON_S) for _ in range(3)] == [None] * 3
         client.send("enough")
 
 

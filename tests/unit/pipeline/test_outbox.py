@@ -22,8 +22,8 @@ def outbox(
     *, max_bytes: int = 10_000, markets: int = len(MARKETS), max_events: int = 500, allowance: Allowance | None = None
 ) -> Outbox:
     return Outbox(
-        "okx-0-trade", "okx", markets,
-        max_bytes=max_bytes, allowance=allowance or Allowance(10**9), max_events=max_events,
+        "okx-0-trade", "okx", max_bytes=max_bytes, share_bytes=lambda: max_bytes // max(markets, 1),
+        allowance=allowance or Allowance(10**9), max_events=max_events,
     )  # fmt: skip
 
 
@@ -35,6 +35,13 @@ def event(number: int, symbol: str = "A", feed: str = TRADE, size: int = 0) -> E
 
 def gap(number: int, symbol: str = "A") -> Gap:
     return Gap(symbol, TRADE, number, "1", "2", 2, 1, 2, "missing_ids")
+
+
+def add(lane: Lane, unit: Event | Quarantined | Gap) -> bool:
+    """Whether it was taken."""
+    refused = lane.add([unit])
+    assert refused in ([], [unit])
+    return not refused
 
 
 def taken(box: Outbox) -> list[Batch]:
@@ -51,13 +58,13 @@ def taken(box: Outbox) -> list[Batch]:
 def test_what_a_market_may_always_hold_follows_the_plan() -> None:
     share = [1_000]
     box = Outbox(
-        "okx-0-trade", "okx", 1,
+        "okx-0-trade", "okx",
         max_bytes=400, share_bytes=lambda: share[0], allowance=Allowance(10**9), max_events=500,
     )  # fmt: skip
     lane = box.begin(Epoch("e1", 77))
-    assert [lane.add(event(number, size=250)) for number in (1, 2, 3)] == [True, True, True]
+    assert [add(lane, event(number, size=250)) for number in (1, 2, 3)] == [True, True, True]
     share[0] = 500
-    assert not lane.add(event(4, size=250))
+    assert not add(lane, event(4, size=250))
 
 
 def test_a_batch_holds_what_was_added_in_order_with_its_ranges() -> None:
@@ -66,7 +73,7 @@ def test_a_batch_holds_what_was_added_in_order_with_its_ranges() -> None:
     units: list[Event | Quarantined | Gap] = [
         event(1), event(1, "B"), gap(2), event(2), Quarantined(UNDECODED, UNDECODED, 1, 5, "not_json", b"?"), event(4),
     ]  # fmt: skip
-    assert [lane.add(unit) for unit in units] == [True] * 6
+    assert [add(lane, unit) for unit in units] == [True] * 6
     assert box.queued == 6
     assert box.take(0) == Batch(
         "okx-0-trade", "okx", "e1", 1, 77,
@@ -89,7 +96,7 @@ def test_a_batch_holds_at_most_so_many_units_and_the_end_comes_with_the_last() -
     box = outbox(max_events=2)
     lane = box.begin(Epoch("e1", 77))
     for number in range(1, 6):
-        lane.add(event(number))
+        add(lane, event(number))
     lane.end(END)
     found = [(b.number, [e.number for e in b.events], b.end) for b in taken(box)]
     assert found == [(1, [1, 2], None), (2, [3, 4], None), (3, [5], END)]
@@ -99,8 +106,8 @@ def test_an_epoch_that_is_over_goes_out_to_its_end_before_others_and_none_share_
     box = outbox(max_events=1)
     first, second = box.begin(Epoch("e1", 1)), box.begin(Epoch("e2", 2))
     for number in (1, 2):
-        first.add(event(number))
-        second.add(event(number))
+        add(first, event(number))
+        add(second, event(number))
     second.end(END)
     box.begin(Epoch("e3", 3))
     found = [(b.epoch, b.number, [e.number for e in b.events], b.end) for b in taken(box)]
@@ -113,8 +120,8 @@ def test_epochs_that_are_open_at_once_take_turns_and_say_what_they_overlap() -> 
     box = outbox(max_events=2)
     old, new = box.begin(Epoch("e1", 1)), box.begin(Epoch("e2", 2, ("e1",)))
     for number in range(1, 5):
-        old.add(event(number))
-        new.add(event(number))
+        add(old, event(number))
+        add(new, event(number))
     found = [(b.epoch, [e.number for e in b.events], b.overlaps) for b in taken(box)]
     assert found == [("e1", [1, 2], ()), ("e2", [1, 2], ("e1",)), ("e1", [3, 4], ()), ("e2", [3, 4], ("e1",))]
 
@@ -122,13 +129,13 @@ def test_epochs_that_are_open_at_once_take_turns_and_say_what_they_overlap() -> 
 def test_when_the_queue_is_full_the_newest_is_refused_and_declared_as_one_run() -> None:
     box = outbox(max_bytes=1000, markets=1)
     lane = box.begin(Epoch("e1", 1))
-    assert [lane.add(event(number, size=500)) for number in range(1, 6)] == [True, True, False, False, False]
+    assert [add(lane, event(number, size=500)) for number in range(1, 6)] == [True, True, False, False, False]
     assert box.refused == 3
     found = box.take(0)
     assert found is not None
     assert [e.number for e in found.events] == [1, 2]
     assert found.losses == (Loss("A", TRADE, 3, 5, 3, 1003, 1005, "queue_full"),)
-    assert lane.add(event(6, size=500))
+    assert add(lane, event(6, size=500))
     last = box.take(0)
     assert last is not None and (last.ranges, last.losses) == ((Range("A", TRADE, 6, 6),), ())
 
@@ -137,7 +144,14 @@ def test_refusals_that_are_not_consecutive_are_declared_as_runs_of_their_own() -
     box = outbox(max_bytes=1000, markets=1)
     lane = box.begin(Epoch("e1", 1))
     sizes = [500, 600, 300, 700, 800, 200]
-    assert [lane.add(event(n, size=size)) for n, size in enumerate(sizes, 1)] == [True, False, True, False, False, True]
+    assert [add(lane, event(n, size=size)) for n, size in enumerate(sizes, 1)] == [
+        True,
+        False,
+        True,
+        False,
+        False,
+        True,
+    ]
     found = box.take(0)
     assert found is not None
     assert sorted((loss.first, loss.last, loss.count) for loss in found.losses) == [(2, 2, 1), (4, 5, 2)]
@@ -146,10 +160,10 @@ def test_refusals_that_are_not_consecutive_are_declared_as_runs_of_their_own() -
 def test_a_flood_of_one_market_takes_no_other_markets_place() -> None:
     box = outbox(max_bytes=9000)
     lane = box.begin(Epoch("e1", 1))
-    flood = [lane.add(event(number, "A", size=1000)) for number in range(1, 100)]
+    flood = [add(lane, event(number, "A", size=1000)) for number in range(1, 100)]
     assert flood == [True] * 9 + [False] * 90
     for symbol in ("B", "C"):
-        assert [lane.add(event(n, symbol, size=1000)) for n in range(1, 5)] == [True, True, True, False]
+        assert [add(lane, event(n, symbol, size=1000)) for n in range(1, 5)] == [True, True, True, False]
     batches = taken(box)
     kept = Counter(e.symbol for b in batches for e in b.events)
     assert kept == {"A": 9, "B": 3, "C": 3}
@@ -160,8 +174,8 @@ def test_a_flood_of_one_stream_takes_no_other_streams_place_in_the_process() -> 
     allowance = Allowance(5000)
     flooded, quiet = outbox(markets=1, allowance=allowance), outbox(markets=1, allowance=allowance)
     flood, drops = flooded.begin(Epoch("e1", 1)), quiet.begin(Epoch("e2", 1))
-    assert [flood.add(event(n, size=1000)) for n in range(1, 13)] == [True] * 10 + [False] * 2
-    assert drops.add(event(1, size=1000))
+    assert [add(flood, event(n, size=1000)) for n in range(1, 13)] == [True] * 10 + [False] * 2
+    assert add(drops, event(1, size=1000))
     taken(flooded)
     taken(quiet)
     assert allowance.held_bytes == 0
@@ -170,18 +184,18 @@ def test_a_flood_of_one_stream_takes_no_other_streams_place_in_the_process() -> 
 def test_an_event_larger_than_the_queue_is_taken_while_its_market_holds_nothing() -> None:
     box = outbox(max_bytes=1000)
     lane = box.begin(Epoch("e1", 1))
-    assert lane.add(event(1, size=50_000))
-    assert not lane.add(event(2, size=50_000))
+    assert add(lane, event(1, size=50_000))
+    assert not add(lane, event(2, size=50_000))
     found = box.take(0)
     assert found is not None and [e.number for e in found.events] == [1]
-    assert lane.add(event(3, size=50_000))
+    assert add(lane, event(3, size=50_000))
 
 
 def test_a_gap_is_never_refused() -> None:
     box = outbox(max_bytes=1000, markets=1)
     lane = box.begin(Epoch("e1", 1))
-    lane.add(event(1, size=900))
-    assert lane.add(gap(2))
+    add(lane, event(1, size=900))
+    assert add(lane, gap(2))
     found = box.take(0)
     assert found is not None and found.gaps == (gap(2),)
 
@@ -204,7 +218,7 @@ def test_a_taker_is_woken_by_a_new_epoch_its_end_a_full_batch_and_the_close() ->
     begun = waiting(box, lambda: lanes.append(box.begin(Epoch("e1", 1))))
     assert begun is not None and (begun.epoch, begun.number) == ("e1", 1)
     (lane,) = lanes
-    full = waiting(box, lambda: [lane.add(event(n)) for n in (1, 2, 3)])
+    full = waiting(box, lambda: [add(lane, event(n)) for n in (1, 2, 3)])
     assert full is not None and [e.number for e in full.events] == [1, 2, 3]
     ended = waiting(box, lambda: lane.end(END))
     assert ended is not None and ended.end == END
@@ -214,7 +228,7 @@ def test_a_taker_is_woken_by_a_new_epoch_its_end_a_full_batch_and_the_close() ->
 def test_a_closed_queue_still_gives_what_it_holds() -> None:
     box = outbox()
     lane = box.begin(Epoch("e1", 1))
-    lane.add(event(1))
+    add(lane, event(1))
     box.close()
     found = box.take(60)
     assert found is not None and [e.number for e in found.events] == [1]
@@ -237,7 +251,7 @@ def test_a_reader_and_a_sender_at_once_lose_and_repeat_nothing() -> None:
         lane = box.begin(Epoch(f"e{epoch}", epoch))
         for number in range(1, 201):
             for symbol in MARKETS:
-                lane.add(event(number, symbol))
+                add(lane, event(number, symbol))
         lane.end(END)
     done.append(True)
     sender.join(30)
@@ -300,11 +314,11 @@ def test_every_unit_is_in_one_batch_or_in_one_declared_loss_and_the_bounds_hold(
             for unit in (*batch.events, *batch.quarantined, *batch.gaps):
                 held[unit.symbol] -= size(unit)
 
-    def add(unit: Event | Quarantined) -> None:
+    def give(unit: Event | Quarantined) -> None:
         nonlocal refused
         key = (epochs[-1], unit.symbol, unit.feed)
         added[key].append(unit.number)
-        taken_in = lane.add(unit)
+        taken_in = add(lane, unit)
         fits = held.total() + size(unit) <= max_bytes and allowance.held_bytes + size(unit) <= process_bytes
         within_share = held[unit.symbol] + size(unit) <= max_bytes // len(MARKETS)
         if fits or within_share:
@@ -322,14 +336,14 @@ def test_every_unit_is_in_one_batch_or_in_one_declared_loss_and_the_bounds_hold(
             key = (epochs[-1], str(symbol), str(feed))
             numbers[key] += 1
             assert isinstance(bytes_, int)
-            add(event(numbers[key], str(symbol), str(feed), bytes_))
+            give(event(numbers[key], str(symbol), str(feed), bytes_))
         elif kind == "undecoded":
             key = (epochs[-1], UNDECODED, UNDECODED)
             numbers[key] += 1
-            add(Quarantined(UNDECODED, UNDECODED, numbers[key], 5, "not_json", b"?" * 300))
+            give(Quarantined(UNDECODED, UNDECODED, numbers[key], 5, "not_json", b"?" * 300))
         elif kind == "gap":
             gaps.append(gap(len(gaps)))
-            assert lane.add(gaps[-1])
+            assert add(lane, gaps[-1])
             held["A"] += OVERHEAD_BYTES
         elif kind == "take":
             keep(box.take(0))
@@ -378,7 +392,7 @@ def test_the_allowance_of_a_process_is_what_its_queues_hold() -> None:
     boxes = [outbox(allowance=allowance) for _ in range(3)]
     for n, box in enumerate(boxes, 1):
         lane = box.begin(Epoch(f"e{n}", 1))
-        lane.add(event(1, size=1000 * n))
+        add(lane, event(1, size=1000 * n))
     assert allowance.held_bytes == 6000
     boxes[1].take(0)
     assert allowance.held_bytes == 4000
@@ -388,4 +402,4 @@ def test_the_allowance_of_a_process_is_what_its_queues_hold() -> None:
 def test_a_queue_for_one_market_or_none_has_the_whole_as_its_share(markets: int) -> None:
     box = outbox(max_bytes=1000, markets=markets, allowance=Allowance(0))
     lane = box.begin(Epoch("e1", 1))
-    assert [lane.add(event(n, size=500)) for n in (1, 2, 3)] == [True, True, False]
+    assert [add(lane, event(n, size=500)) for n in (1, 2, 3)] == [True, True, False]

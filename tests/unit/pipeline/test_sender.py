@@ -20,7 +20,9 @@ STREAM = "binance-0"
 
 
 def parts(rig: Rig, spool_root: Path, publish: Callable[[float], bool] = lambda now_s: False) -> tuple[Outbox, Sender]:
-    outbox = Outbox(STREAM, "binance", 1, max_bytes=10**6, allowance=Allowance(10**6), max_events=10)
+    outbox = Outbox(
+        STREAM, "binance", max_bytes=10**6, share_bytes=lambda: 10**6, allowance=Allowance(10**6), max_events=10
+    )
     wiring = rig.wiring()
     spool = Spool(spool_root, STREAM, 10**6)
     assert spool.lock()
@@ -53,7 +55,7 @@ def test_a_batch_whose_encoding_fails_once_is_encoded_again(
 ) -> None:
     outbox, sender = parts(rig, tmp_path)
     lane = outbox.begin(Epoch("ab" * 16, 1))
-    assert lane.add(event(1))
+    assert lane.add([event(1)]) == []
     encode, failures = BatchCodec.encode, [MemoryError()]
 
     def short_of_memory(self: BatchCodec, batch: Batch) -> bytes:
@@ -73,7 +75,7 @@ def test_what_is_added_after_the_last_look_and_before_the_stop_is_delivered(rig:
 
     def stop(now_s: float) -> bool:
         if not deadline:
-            assert lane.add(event(1))
+            assert lane.add([event(1)]) == []
             lane.end(EpochEnd(9, "stop", (Range("btcusdt", "trade", 1, 1),)))
             outbox.close()
             deadline.append(now_s + 10)
@@ -91,8 +93,8 @@ def test_what_is_added_after_the_last_look_and_before_the_stop_is_delivered(rig:
 def test_a_batch_that_can_never_be_encoded_goes_out_as_the_declaration_of_its_loss(rig: Rig, tmp_path: Path) -> None:
     outbox, sender = parts(rig, tmp_path)
     lane = outbox.begin(Epoch("ab" * 16, 1))
-    assert lane.add(event(1, "\ud800"))
-    assert lane.add(event(2))
+    assert lane.add([event(1, "\ud800")]) == []
+    assert lane.add([event(2)]) == []
     run_out(outbox, sender)
     losses = [loss for batch in delivered(rig) for loss in batch.losses]
     assert [(loss.symbol, loss.feed, loss.first, loss.last, loss.count, loss.cause) for loss in losses] == [
@@ -106,7 +108,7 @@ def test_batches_go_to_redis_in_order_past_a_spool(rig: Rig, tmp_path: Path) -> 
     sender._spool.append(BatchCodec().encode(held))
     lane = outbox.begin(Epoch("ab" * 16, 1))
     for number in range(1, 36):
-        assert lane.add(event(number))
+        assert lane.add([event(number)]) == []
     thread = threading.Thread(target=run_out, args=(outbox, sender))
     thread.start()
     thread.join(20)

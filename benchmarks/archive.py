@@ -1,0 +1,178 @@
+"""How close is the archive to a bare select -> ParquetWriter, and how much memory does it take? See benchmarks/README.md.
+
+Each measurement is a process of its own, so that its peak memory is its own. The segment is sealed and settled, as the archive
+finds it; the subject goes from there to a proved object in the local store and the segment's removal, the floor to a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from venue import FIRST_ID, books, trade
+
+from app.codec import BatchCodec
+from app.config import load
+from app.launch import redis_server
+from app.logs import configure
+from app.model import Batch, Event, runs
+from app.pipeline import periodic
+from app.store.ledger import SEALED
+from app.wiring import Wiring
+
+BATCH, ROUND = 500, 20_000
+EPOCH = "ab" * 16
+STREAM = "binance-0-orderbook.trade"
+NEVER = threading.Event()
+TABLES = {"orderbook": "orderbooks", "trade": "trades"}
+
+
+def wired(directory: Path) -> Wiring:
+    """The installation in `directory`."""
+    return Wiring(load(directory / "settings.toml", {}).settings)
+
+
+def events(feed: str, rows: int) -> Iterator[list[Event]]:
+    """Rounds of events with texts as the benchmarks' venue makes them."""
+    made = [(head[4:].decode(), tail.decode()) for head, tail in books("btcusdt", "1")]
+    first, between, middle, last = trade("btcusdt")
+    opening, a, b, closing = first[4:].decode(), between.decode(), middle.decode(), last.decode()
+    found: list[Event] = []
+    for n in range(1, rows + 1):
+        us, id_ = 1_700_000_000_000_000 + n * 1000, FIRST_ID + n
+        if feed == "orderbook":
+            head, tail = made[n % len(made)]
+            found.append(Event("btcusdt", feed, n, f"depth20@100ms-{id_}", us, None, f"{head}{id_}{tail}"))
+        else:
+            text = f"{opening}{us // 1000}{a}{id_}{b}{us // 1000}{closing}"
+            found.append(Event("btcusdt", feed, n, str(id_), us, us - 5000, text))
+        if len(found) == ROUND or n == rows:
+            yield found
+            found = []
+
+
+def fill(wiring: Wiring, feed: str, rows: int) -> None:
+    """A sealed segment of so many rows, by way of Redis and the flush."""
+    codec, number = BatchCodec(), 0
+    for found in events(feed, rows):
+        for start in range(0, len(found), BATCH):
+            part = tuple(found[start : start + BATCH])
+            number += 1
+            ranges = tuple(runs((e.symbol, e.feed, e.number) for e in part))
+            batch = Batch(STREAM, "binance", EPOCH, number, 1, ranges, part)
+            wiring.buffer.push(STREAM, codec.encode(batch))
+        periodic.flush(wiring, NEVER, deadline_s=None)
+    periodic.flush(wiring, NEVER, deadline_s=None, seal=True)
+
+
+def subject(directory: Path) -> None:
+    """The archive, as its task runs it; says rows, seconds and the peak of memory."""
+    wiring = wired(directory)
+    (entry,) = wiring.ledger.segments(SEALED)
+    began_s = time.perf_counter()
+    report = periodic.archive(wiring, NEVER, final=True)
+    took_s = time.perf_counter() - began_s
+    if report.get("failed") or wiring.ledger.segments(SEALED):
+        raise SystemExit(f"not archived: {report}")
+    print(json.dumps({"rows": entry.rows, "seconds": took_s, "peak_mib": _peak_mib()}))
+
+
+def floor(directory: Path) -> None:
+    """Select, arrays, ParquetWriter with the archive's own options; nothing else."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from app.objects.parquet import CHUNK_ROWS, COLUMNS, schema
+
+    wiring = wired(directory)
+    (entry,) = wiring.ledger.segments(SEALED)
+    path = wiring.settings.storage.segments_path / entry.path
+    began_s = time.perf_counter()
+    with sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True) as connection:
+        for data_type, table in TABLES.items():
+            if not connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone():
+                continue
+            names = [name for name, *_ in COLUMNS if name != "data_type"]
+            cursor = connection.execute(f"SELECT {', '.join(names)} FROM {table} ORDER BY id")
+            options: dict[str, Any] = {
+                "compression": "zstd", "compression_level": 1, "use_dictionary": ["exchange", "symbol", "data_type", "epoch"],
+                "write_statistics": [name for name, *_ in COLUMNS if name != "data"], "data_page_size": 8 << 20,
+            }  # fmt: skip
+            with pq.ParquetWriter(directory / f"floor-{table}.parquet", schema(), **options) as writer:
+                while rows := cursor.fetchmany(CHUNK_ROWS):
+                    columns = dict(zip(names, zip(*rows, strict=True), strict=True))
+                    columns["data_type"] = (data_type,) * len(rows)
+                    arrays = [pa.array(columns[name], schema().field(name).type) for name, *_ in COLUMNS]
+                    writer.write_table(pa.Table.from_arrays(arrays, schema=schema()))
+    took_s = time.perf_counter() - began_s
+    print(json.dumps({"rows": entry.rows, "seconds": took_s, "peak_mib": _peak_mib()}))
+
+
+def _peak_mib() -> float:
+    """Of this process alone: what getrusage tells is inherited from whoever started it."""
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    return round(int(line.split()[1]) / 1024, 1)
+
+
+def measure(feed: str, rows: int) -> dict[str, Any]:
+    """Floor and subject of the same segment, one after the other."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        redis = redis_server.RedisServer(
+            redis_server.find(os.environ), directory / "redis", redis_server.free_port(), directory / "redis.log"
+        )
+        try:
+            (directory / "settings.toml").write_text(
+                f'[database]\npath = "{directory}/data/collector.db"\n[archive]\ndeadline_secs = 3600\n'
+                f'[redis]\nurl = "{redis.url}"\ntimeout_secs = 10\n'
+                '[[markets]]\nexchange = "binance"\nsymbols = ["btcusdt"]\n'
+            )
+            fill(wired(directory), feed, rows)
+            told = {}
+            for part in ("floor", "subject"):
+                command = [sys.executable, __file__, "--part", part, str(directory)]
+                told[part] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+        finally:
+            redis.stop()
+    bare, mine = (round(rows / told[part]["seconds"]) for part in ("floor", "subject"))
+    return {
+        "feed": feed, "rows": rows, "floor_rows_per_s": bare, "rows_per_s": mine, "ratio": round(mine / bare, 2),
+        "peak_mib": told["subject"]["peak_mib"], "floor_peak_mib": told["floor"]["peak_mib"],
+    }  # fmt: skip
+
+
+def main() -> None:
+    """A table for people on stderr, one JSON object on stdout."""
+    words = argparse.ArgumentParser(description=__doc__)
+    words.add_argument("--part", choices=["floor", "subject"], help=argparse.SUPPRESS)
+    words.add_argument("directory", nargs="?", type=Path, help=argparse.SUPPRESS)
+    words.add_argument("--rows", type=int, nargs="*", default=[100_000, 1_000_000])
+    words.add_argument("--feeds", nargs="*", default=["orderbook", "trade"])
+    given = words.parse_args()
+    configure("ERROR")
+    if given.part:
+        {"floor": floor, "subject": subject}[given.part](given.directory)
+        return
+    found = [measure(feed, rows) for feed in given.feeds for rows in given.rows]
+    print("feed            rows  floor rows/s  archive rows/s  ratio  peak MiB  floor's", file=sys.stderr)
+    for one in found:
+        print(
+            f"{one['feed']:<9} {one['rows']:>10,}  {one['floor_rows_per_s']:>12,}  {one['rows_per_s']:>14,}"
+            f"  {one['ratio']:>5}  {one['peak_mib']:>8}  {one['floor_peak_mib']:>7}",
+            file=sys.stderr,
+        )
+    print(json.dumps({"archive": found}))
+
+
+if __name__ == "__main__":
+    main()

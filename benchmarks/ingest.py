@@ -1,0 +1,160 @@
+"""What rate do stream worker, Redis and flush sustain, without a drop and without growing lag? See benchmarks/README.md."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from stack import Cpu, Load, Stack, cpu_s
+
+#: Lag that is no backlog: two flush intervals of events in Redis, and a second of frames that are under way.
+FLUSH_S = 2
+
+
+def sustained(stack: Stack, rate: float, seconds: float) -> dict[str, Any]:
+    """Load `stack` for `seconds`; what came of it. `kept`: nothing was refused, and nothing waited longer at the end."""
+    before_refused, began_sent = stack.refused(), stack.load.last["sent"]
+    stack.load.rate(rate)
+    time.sleep(3)
+    cpu, began_s, sent = Cpu(stack.pids()), time.monotonic(), stack.load.last["sent"]
+    owed, waiting = [], []
+    while time.monotonic() - began_s < seconds:
+        time.sleep(1)
+        owed.append(stack.load.last["owed"])
+        waiting.append(stack.in_redis() + stack.queued())
+    took_s = time.monotonic() - began_s
+    cores, sent = cpu.cores(), stack.load.last["sent"] - sent
+    third = max(1, len(waiting) // 3)
+    grown = min(waiting[-third:]) - max(waiting[:third])
+    kept = (
+        stack.refused() == before_refused
+        and max(owed[-third:]) < rate
+        and sent > 0.95 * rate * took_s
+        and grown < rate * FLUSH_S
+    )
+    return {
+        "rate": rate, "sent_per_s": round(sent / took_s), "kept": kept, "refused": stack.refused() - before_refused,
+        "owed": max(owed[-third:]), "waiting": waiting[-1], "cores": cores, "total_sent": stack.load.last["sent"] - began_sent,
+    }  # fmt: skip
+
+
+def settle(stack: Stack) -> None:
+    """No load, until nothing waits."""
+    stack.load.rate(0)
+    until_s = time.monotonic() + 30
+    while time.monotonic() < until_s and (stack.in_redis() or stack.queued() or stack.load.last["owed"]):
+        time.sleep(0.5)
+
+
+def search(stack: Stack, lowest: float, highest: float, seconds: float, say: bool) -> dict[str, Any]:
+    """The largest rate that is kept, to about 8 %, by halving; tried again for `seconds`."""
+    best, low, high = None, lowest, highest
+    while high / low > 1.08:
+        rate = round((low * high) ** 0.5)
+        tried = sustained(stack, rate, max(6.0, seconds / 4))
+        if say:
+            print("  ", json.dumps(tried), file=sys.stderr)
+        if tried["kept"]:
+            low, best = rate, tried
+        else:
+            high = rate
+            settle(stack)
+    rate = low
+    while rate > lowest / 2:
+        tried = sustained(stack, rate, seconds)
+        if say:
+            print("  ", json.dumps(tried), file=sys.stderr)
+        if tried["kept"]:
+            return tried
+        settle(stack)
+        rate = round(rate * 0.93)
+    return best or tried
+
+
+def floor(connections: int, rate: float, seconds: float) -> dict[str, float]:
+    """Frames a second and processor of a bare loop, at `rate` and at all it can take."""
+    with tempfile.TemporaryDirectory() as directory:
+        load = Load(Path(directory))
+        bare = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("bare.py")), load.url, load.certificate, str(connections)],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert bare.stdout is not None
+        found = {}
+        try:
+            while load.last["connections"] < connections:
+                time.sleep(0.2)
+            for name, wanted in (("same", rate), ("most", 200_000.0)):
+                load.rate(wanted)
+                time.sleep(3)
+                cpu, began_s, sent = cpu_s(bare.pid), time.monotonic(), load.last["sent"]
+                time.sleep(seconds)
+                took_s, sent = time.monotonic() - began_s, load.last["sent"] - sent
+                cores = (cpu_s(bare.pid) - cpu) / took_s
+                found[f"{name}_per_s"] = round(sent / took_s)
+                found[f"{name}_us"] = round(cores / (sent / took_s) * 1e6, 1)
+                found[f"{name}_venue_cores"] = load.last["cpu"]
+        finally:
+            bare.kill()
+            bare.wait()
+            load.close()
+    return found
+
+
+def measure(connections: int, seconds: float, say: bool, settings: dict[str, dict[str, object]]) -> dict[str, Any]:
+    """Subject and floor, in one run."""
+    with tempfile.TemporaryDirectory() as directory:
+        stack = Stack(Path(directory), connections=connections, settings=settings)
+        try:
+            stack.wait_open()
+            settle(stack)
+            best = search(stack, 2_000, 80_000, seconds, say)
+            settle(stack)
+            stack.flush()
+            sent, stored, refused = stack.load.last["sent"], stack.stored(), stack.refused()
+        finally:
+            stack.close()
+    bare = floor(connections, best["sent_per_s"], max(5.0, seconds / 4))
+    us = best["cores"]["stream"] / best["sent_per_s"] * 1e6
+    return {
+        "connections": connections, "frames_per_s": best["sent_per_s"], "kept": best["kept"], "cores": best["cores"],
+        "stream_us_per_frame": round(us, 1), "bare": bare, "cpu_ratio": round(us / bare["same_us"], 2),
+        "sent": sent, "stored": stored, "refused": refused,
+    }  # fmt: skip
+
+
+def main() -> None:
+    """A table for people on stderr, one JSON object on stdout."""
+    words = argparse.ArgumentParser(description=__doc__)
+    words.add_argument("--connections", type=int, nargs="*", default=[1, 20, 200])
+    words.add_argument("--secs", type=float, default=20, help="how long the rate that is told must have been kept")
+    words.add_argument("--set", nargs="*", default=[], help="settings, as websocket.cpu_pin=0")
+    words.add_argument("--verbose", action="store_true")
+    given = words.parse_args()
+    settings: dict[str, dict[str, object]] = {}
+    for word in given.set:
+        name, _, value = word.partition("=")
+        section, _, key = name.rpartition(".")
+        settings.setdefault(section, {})[key] = json.loads(value)
+    found = [measure(connections, given.secs, given.verbose, settings) for connections in given.connections]
+    columns = ("connections", "frames/s", "us/frame", "bare us/frame", "ratio", "bare at most/s", "stream", "redis", "worker")
+    print("  ".join((*columns, "venue cores")), file=sys.stderr)
+    for one in found:
+        cores, bare = one["cores"], one["bare"]
+        print(
+            f"{one['connections']:>11}  {one['frames_per_s']:>8,}  {one['stream_us_per_frame']:>8}  {bare['same_us']:>13}"
+            f"  {one['cpu_ratio']:>5}  {bare['most_per_s']:>14,}  {cores['stream']:>6}  {cores['redis']:>5}"
+            f"  {cores['worker']:>6}  {cores['venue']:>5}",
+            file=sys.stderr,
+        )  # fmt: skip
+    print(json.dumps({"ingest": found}))
+
+
+if __name__ == "__main__":
+    main()
