@@ -40,8 +40,10 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "markets.data_timeout_secs": (0.1, 86_400),
 }
 
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
 CHOICES: dict[str, tuple[str, ...]] = {
-    "collector.log_level": ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
+    "collector.log_stderr_level": LEVELS,
     "storage.mode": ("local", "s3", "both"),
 }
 
@@ -80,7 +82,35 @@ def complaint(rule: str, value: object) -> str | None:
             return "is no plain name; use letters, digits, '.', '_', '-', at most 64, no '..', a letter or digit first"
         if rule in ADDRESSES:
             return _address_complaint(value, *ADDRESSES[rule])
+        if rule == "collector.log_level":
+            try:
+                log_levels(value)
+            except ValueError as error:
+                return str(error)
     return None
+
+
+def log_levels(text: str) -> dict[str, str]:
+    """Logger -> level; `""` is all others. Raises: ValueError with the end of a sentence.
+
+    >>> log_levels("info,celery=warning,collector.connection=debug")
+    {'': 'INFO', 'celery': 'WARNING', 'collector.connection': 'DEBUG'}
+    """
+    levels: dict[str, str] = {}
+    for part in text.split(","):
+        name, given, word = part.strip().rpartition("=")
+        level = {"WARN": "WARNING"}.get(word.strip().upper(), word.strip().upper())
+        name = name.strip()
+        if level not in LEVELS:
+            raise ValueError(
+                f"has no level {word.strip()!r}; levels are {', '.join(LEVELS)}, as in info,celery=warning"
+            )
+        if given and not re.fullmatch(r"[A-Za-z_][\w.-]*", name):
+            raise ValueError(f"has no logger {name!r}; write such as info,celery=warning,collector.connection=debug")
+        if name in levels:
+            raise ValueError(f"says the level of {name or 'all loggers'} twice; remove one of them")
+        levels[name] = level
+    return levels
 
 
 def is_name(text: str) -> bool:

@@ -26,6 +26,7 @@ PLAIN_NAMES = {
     "AWS_SECRET_KEY": "aws.secret_key",
     "COINBASE_API_KEY": "exchanges.coinbase.api_key",
     "COINBASE_API_SECRET": "exchanges.coinbase.api_secret",
+    "COLLECTOR_LOG_LEVEL": "collector.log_level",
 }
 
 #: Names of the environment from before settings.toml; still honoured, each with a warning.

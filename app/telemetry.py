@@ -14,25 +14,29 @@ import traceback
 from contextlib import suppress
 from typing import Any
 
-import structlog
-
 from app import metrics
 from app.clock import monotonic_s
+from app.event_log import EventLog
 
 QUIET_S = 10.0
 #: Reasons of the end of a connection from which nothing came.
 SILENCES = ("dead_timeout", "data_timeout", "ping_failed")
 
-log = structlog.get_logger("collector")
+#: Subjects that `_seldom` remembers; beyond that it forgets them all, and each may be told once more.
+MAX_SUBJECTS = 10_000
+
+log = EventLog()
 _last: dict[tuple[str, str], tuple[float, int]] = {}
 
 
-def _seldom(event: str, subject: str, *, quiet_s: float = QUIET_S, level: str = "warning", **facts: Any) -> None:
+def _seldom(event: str, subject: str, /, *, quiet_s: float = QUIET_S, level: str = "warning", **facts: Any) -> None:
     now_s = monotonic_s()
     logged_s, suppressed = _last.get((event, subject), (now_s - quiet_s, 0))
     if now_s - logged_s < quiet_s:
         _last[event, subject] = logged_s, suppressed + 1
         return
+    if len(_last) > MAX_SUBJECTS:
+        _last.clear()
     _last[event, subject] = now_s, 0
     getattr(log, level)(event, **facts, **({"repeated": suppressed} if suppressed else {}))
 
@@ -62,7 +66,7 @@ def connection_opened(
 
 
 def connection_failed(stream: str, detail: str, retry_s: float) -> None:
-    log.warning("connection.failed", stream=stream, detail=detail, retry_s=round(retry_s, 2))
+    _seldom("connection.failed", stream, stream=stream, detail=detail, retry_s=round(retry_s, 2))
 
 
 def connection_closed(
@@ -99,7 +103,7 @@ def book_unasked(stream: str, symbol: str, words: str) -> None:
 
 
 def subscription_rejected(stream: str, symbol: str, feed: str, words: str) -> None:
-    log.warning("subscription.rejected", stream=stream, symbol=symbol, feed=feed, words=words)
+    _seldom("subscription.rejected", f"{stream} {symbol} {feed}", stream=stream, symbol=symbol, feed=feed, words=words)
 
 
 def frame_rejected(stream: str, reason: str, size_bytes: int) -> None:
@@ -164,7 +168,7 @@ def spool_drained(stream: str) -> None:
 
 
 def lease_lost(stream: str, holder: str | None) -> None:
-    log.warning("lease.lost", stream=stream, holder=holder)
+    _seldom("lease.lost", stream, stream=stream, holder=holder)
 
 
 def stream_dispatched(stream: str, worker: str) -> None:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
+from app import liveness
 from app.config import Loaded, load
 from app.logs import configure
 from app.wiring import Wiring
 
 
-def loaded() -> Loaded:
-    """The settings of this process. Raises: SettingsError."""
+def loaded(process: str | None = None) -> Loaded:
+    """The settings of this process, and its log: with a file where its type is named. Raises: SettingsError."""
     found = load()
     for warning in found.warnings:
         click.echo(f"warning: {warning}", err=True)
-    configure(os.environ.get("COLLECTOR_LOG_LEVEL") or found.settings.collector.log_level)
+    log = configure(settings=found.settings, process=process)
+    if process:
+        liveness.begin(process, lambda: {"log_lines_dropped": log.dropped})
     return found
 
 
-def wired() -> Wiring:
-    """The wiring of this process. Raises: SettingsError."""
-    found = loaded()
+def wired(process: str | None = None) -> Wiring:
+    """The wiring of this process; `process` as above. Raises: SettingsError."""
+    found = loaded(process)
     return Wiring(found.settings, file=found.file)

@@ -22,7 +22,7 @@ def web(host: str, port: int | None) -> None:
     from app.pipeline.supervise import follow_settings
     from app.web.application import application
 
-    wiring = wired()
+    wiring = wired("web")
     threading.Thread(target=follow_settings, args=(wiring, threading.Event()), name="settings", daemon=True).start()
     chosen = port or int(os.environ.get("PORT") or wiring.settings.collector.metrics_port)
     # uvicorn ends gracefully on SIGTERM and then raises it once more: an orderly stop is exit code 0.

@@ -101,6 +101,7 @@ class Rehearsal:
         tables: dict[str, dict[str, object]] = {
             "collector": {
                 "feeds": ["orderbook", "trades"], "batch_interval_secs": 2, "metrics_port": self.web_port,
+                "log_dir": str(self.logs), "log_stderr_level": "ERROR",
             },
             "database": {"path": f"{self.directory}/collector.db"},
             "storage": {"mode": "local", "local_path": f"{self.directory}/objects", "segment_secs": 15},
