@@ -24,8 +24,8 @@ test:  # make test ARGS="-k words"
 	$(dev) test $(ARGS)
 test-exhaustive:  # a kill at every step, long loads
 	$(dev) test-exhaustive $(ARGS)
-bench:  # make bench NAME=flush
-	$(dev) bench $(NAME) $(ARGS)
+bench:  # make bench ONLY=ingest
+	$(dev) bench $(ONLY) $(ARGS)
 lint:
 	$(dev) lint
 check:  # lint, known holes of the packages, the tests

@@ -53,7 +53,7 @@ USAGE = """usage: python3 dev.py COMMAND [arguments]
   test    run the tests: test -k words
   test-exhaustive
           run those that take their time: a kill at every step, long loads
-  bench   run a benchmark: bench NAME; without a name, list them
+  bench   run every benchmark, or one: bench ingest
   lint    ruff, mypy and bandit
   check   lint, the packages of requirements.lock against what is known of them, and the tests
   lock    resolve pyproject.toml into requirements.lock anew"""
@@ -307,14 +307,12 @@ def live(arguments):
 
 
 def bench(arguments):
-    """The command of a benchmark; without a name the list, on stdout."""
+    """The command of a benchmark; without a name of all of them."""
     found = {path.stem: path for path in sorted((ROOT / "benchmarks").glob("[a-z]*.py"))}
-    if not arguments:
-        print("\n".join(found))
-        return None
-    if arguments[0] not in found:
-        raise Stop(f"no benchmark {arguments[0]!r}; there are: {', '.join(found)}")
-    return [str(PYTHON), str(found[arguments[0]])] + arguments[1:]
+    name = arguments[0] if arguments else "all"
+    if name not in found:
+        raise Stop(f"no benchmark {name!r}; there are: {', '.join(found)}")
+    return [str(PYTHON), str(found[name])] + arguments[1:]
 
 
 def main(arguments):
@@ -339,9 +337,7 @@ def main(arguments):
     elif command in ("test", "test-exhaustive"):
         become(tests(command) + rest, tidy)
     elif command == "bench":
-        benchmark = bench(rest)
-        if benchmark:
-            become(benchmark, tidy)
+        become(bench(rest), tidy)
     elif command == "live":
         become(live(rest), dict(clean(os.environ, proxies=True), COLLECTOR_TEST_LIVE="1"))
     else:

@@ -45,7 +45,8 @@ def checkout(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "Makefile", root)
     (root / "requirements.lock").write_text("one==1 \\\n    --hash=sha256:00\ntwo==2 \\\n    --hash=sha256:00\n")
     (root / "pyproject.toml").write_text("")
-    (root / "benchmarks" / "flush.py").write_text("")
+    for name in ("all", "flush"):
+        (root / "benchmarks" / f"{name}.py").write_text("")
     for name in ("python", "collector"):
         played(root / ".venv" / "bin" / name)
     return root
@@ -207,11 +208,12 @@ def test_check_fails_for_a_known_hole_and_says_so_where_nobody_could_be_asked(
     assert calls(checkout)[2:] == LINT + [tests] * (code == 0)
 
 
-def test_benchmarks_are_listed_and_run_by_name(checkout: Path) -> None:
-    assert run(checkout, "bench").stdout == "flush\n"
+def test_benchmarks_are_run_all_or_by_name(checkout: Path) -> None:
+    run(checkout, "bench")
+    assert calls(checkout)[-1] == f"{checkout}/benchmarks/all.py"
     run(checkout, "bench", "flush", "--rows", "5")
     assert calls(checkout)[-1] == f"{checkout}/benchmarks/flush.py --rows 5"
-    assert "there are: flush" in run(checkout, "bench", "flsh").stderr
+    assert "there are: all, flush" in run(checkout, "bench", "flsh").stderr
 
 
 def test_make_hands_its_variables_on(checkout: Path) -> None:
