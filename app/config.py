@@ -13,6 +13,9 @@ from pathlib import Path
 
 from app.model import Market
 
+#: `log_dir = "none"`.
+NO_FILES = Path("none")
+
 
 @dataclass(frozen=True, slots=True)
 class Collector:
@@ -22,7 +25,12 @@ class Collector:
     max_batch_size: int = 10_000
     metrics_port: int = 9090
     log_retention_days: int = 1
+    #: Levels: of all loggers, of single ones (settings_rules.log_levels).
     log_level: str = "INFO"
+    #: Of the files of lasting processes; NO_FILES: none are written.
+    log_dir: Path = Path("logs")
+    #: What of it goes to stderr too.
+    log_stderr_level: str = "DEBUG"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +117,12 @@ class Security:
 
 
 @dataclass(frozen=True, slots=True)
+class Web:
+    #: Whoever asks the web process has to give it; without one it answers this machine alone.
+    token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class ExchangeSettings:
     ws_url: str
     rest_url: str
@@ -150,6 +164,7 @@ class Settings:
     storage: Storage
     quality: Quality
     security: Security
+    web: Web
     #: By exchange name, for every registered exchange.
     exchanges: dict[str, ExchangeSettings]
     markets: tuple[MarketGroup, ...]
@@ -172,6 +187,7 @@ SECTIONS: dict[str, type] = {
     "storage": Storage,
     "quality": Quality,
     "security": Security,
+    "web": Web,
 }
 
 

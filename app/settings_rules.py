@@ -41,8 +41,10 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "markets.data_timeout_secs": (0.1, 86_400),
 }
 
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
 CHOICES: dict[str, tuple[str, ...]] = {
-    "collector.log_level": ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
+    "collector.log_stderr_level": LEVELS,
     "storage.mode": ("local", "s3", "both"),
 }
 
@@ -68,8 +70,11 @@ _WITH_PASSWORD = frozenset({"redis.url", "exchanges.proxy"})
 _UNVERIFIED = re.compile(r"(?i)(?:^|&)ssl_(?:cert_reqs=(?!required(?:&|$))|check_hostname=(?:0|f|n))")
 
 #: Shown as stars, whole.
-SECRETS = frozenset({"aws.access_key", "aws.secret_key", "exchanges.api_key", "exchanges.api_secret"})
+SECRETS = frozenset({"aws.access_key", "aws.secret_key", "exchanges.api_key", "exchanges.api_secret", "web.token"})
 STARS = "********"
+
+#: Secrets that we choose ourselves: nobody is to guess one.
+LEAST_LENGTH = {"web.token": 16}
 
 
 def complaint(rule: str, value: object, private_hosts: Collection[str] = ()) -> str | None:
@@ -82,17 +87,47 @@ def complaint(rule: str, value: object, private_hosts: Collection[str] = ()) -> 
         if not least <= value <= greatest:
             return f"is out of bounds; give a value from {least:,} to {greatest:,}"
     elif isinstance(value, str):
+        if len(value) < LEAST_LENGTH.get(rule, 0):
+            return f"is too short; give at least {LEAST_LENGTH[rule]} characters, as `openssl rand -hex 16` makes them"
         if rule in CHOICES and value not in CHOICES[rule]:
             return f"is not one of {', '.join(CHOICES[rule])}; choose one of them"
         if rule in NAMES and not is_name(value):
             return "is no plain name; use letters, digits, '.', '_', '-', at most 64, no '..', a letter or digit first"
         if rule in ADDRESSES:
             return _address_complaint(rule, value, private_hosts)
+        if rule == "collector.log_level":
+            try:
+                log_levels(value)
+            except ValueError as error:
+                return str(error)
     elif rule == "security.private_hosts" and isinstance(value, tuple):
         wrong = [one for one in value if not is_network(one) and not _HOST.fullmatch(one)]
         if wrong:
             return f"names {wrong[0]!r}, which is no host; write names, addresses or networks such as 10.0.0.0/8"
     return None
+
+
+def log_levels(text: str) -> dict[str, str]:
+    """Logger -> level; `""` is all others. Raises: ValueError with the end of a sentence.
+
+    >>> log_levels("info,celery=warning,collector.connection=debug")
+    {'': 'INFO', 'celery': 'WARNING', 'collector.connection': 'DEBUG'}
+    """
+    levels: dict[str, str] = {}
+    for part in text.split(","):
+        name, given, word = part.strip().rpartition("=")
+        level = {"WARN": "WARNING"}.get(word.strip().upper(), word.strip().upper())
+        name = name.strip()
+        if level not in LEVELS:
+            raise ValueError(
+                f"has no level {word.strip()!r}; levels are {', '.join(LEVELS)}, as in info,celery=warning"
+            )
+        if given and not re.fullmatch(r"[A-Za-z_][\w.-]*", name):
+            raise ValueError(f"has no logger {name!r}; write such as info,celery=warning,collector.connection=debug")
+        if name in levels:
+            raise ValueError(f"says the level of {name or 'all loggers'} twice; remove one of them")
+        levels[name] = level
+    return levels
 
 
 def is_name(text: str) -> bool:

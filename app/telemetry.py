@@ -14,22 +14,26 @@ import traceback
 from contextlib import suppress
 from typing import Any
 
-import structlog
-
 from app.clock import monotonic_s
+from app.event_log import EventLog
 
 QUIET_S = 10.0
 
-log = structlog.get_logger("collector")
+#: Subjects that `_seldom` remembers; beyond that it forgets them all, and each may be told once more.
+MAX_SUBJECTS = 10_000
+
+log = EventLog()
 _last: dict[tuple[str, str], tuple[float, int]] = {}
 
 
-def _seldom(event: str, subject: str, *, quiet_s: float = QUIET_S, level: str = "warning", **facts: Any) -> None:
+def _seldom(event: str, subject: str, /, *, quiet_s: float = QUIET_S, level: str = "warning", **facts: Any) -> None:
     now_s = monotonic_s()
     logged_s, suppressed = _last.get((event, subject), (now_s - quiet_s, 0))
     if now_s - logged_s < quiet_s:
         _last[event, subject] = logged_s, suppressed + 1
         return
+    if len(_last) > MAX_SUBJECTS:
+        _last.clear()
     _last[event, subject] = now_s, 0
     getattr(log, level)(event, **facts, **({"repeated": suppressed} if suppressed else {}))
 
@@ -50,7 +54,7 @@ def connection_opened(stream: str, epoch: str, overlaps: tuple[str, ...]) -> Non
 
 
 def connection_failed(stream: str, detail: str, retry_s: float) -> None:
-    log.warning("connection.failed", stream=stream, detail=detail, retry_s=round(retry_s, 2))
+    _seldom("connection.failed", stream, stream=stream, detail=detail, retry_s=round(retry_s, 2))
 
 
 def connection_closed(
@@ -75,7 +79,7 @@ def book_unasked(stream: str, symbol: str, words: str) -> None:
 
 
 def subscription_rejected(stream: str, symbol: str, feed: str, words: str) -> None:
-    log.warning("subscription.rejected", stream=stream, symbol=symbol, feed=feed, words=words)
+    _seldom("subscription.rejected", f"{stream} {symbol} {feed}", stream=stream, symbol=symbol, feed=feed, words=words)
 
 
 def frame_rejected(stream: str, reason: str, size_bytes: int) -> None:
@@ -135,7 +139,7 @@ def spool_drained(stream: str) -> None:
 
 
 def lease_lost(stream: str, holder: str | None) -> None:
-    log.warning("lease.lost", stream=stream, holder=holder)
+    _seldom("lease.lost", stream, stream=stream, holder=holder)
 
 
 def stream_dispatched(stream: str, worker: str) -> None:
@@ -241,9 +245,11 @@ def object_verified(key: str, store: str, how: str) -> None:
 
 
 def object_failed(stage: str, subject: str, error: Exception) -> None:
-    log.error(
-        "object.failed", stage=stage, subject=subject, error=str(error), then="local rows stay; next cycle retries"
-    )
+    """Once in ten seconds a stage: a store that is away fails at every object."""
+    _seldom(
+        "object.failed", stage, level="error", stage=stage, subject=subject, error=str(error),
+        then="local rows stay; next cycle retries",
+    )  # fmt: skip
 
 
 def segment_removed(segment: int, rows: int) -> None:
@@ -251,7 +257,7 @@ def segment_removed(segment: int, rows: int) -> None:
 
 
 def removal_refused(segment: int, why: str) -> None:
-    log.error("segment.removal_refused", segment=segment, why=why)
+    _seldom("segment.removal_refused", str(segment), level="error", segment=segment, why=why)
 
 
 def archive_skipped(why: str) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from celery import signals
 from celery.concurrency.thread import TaskPool
 from kombu.exceptions import OperationalError
 
-from app import metrics, telemetry
+from app import liveness, metrics, telemetry
 from app.buffer.tally import Reporter
 from app.clock import monotonic_s, wall_us
 from app.errors import BufferUnavailable
+from app.log_files import process_type
 from app.logs import configure
 from app.pipeline import supervise
 from app.pipeline.presence import Presence
@@ -33,15 +36,33 @@ LEFT_SPOOLS_S = 10.0
 REPORT_S = 2.0
 
 
+#: Node name of this process, where it is a worker.
+_node = ["beat" if "beat" in sys.argv else ""]
+
+
+@signals.celeryd_init.connect
+def _named(sender: str, **_: Any) -> None:
+    _node[0] = sender
+
+
 @signals.setup_logging.connect
 def _logging(**_: Any) -> None:
     """Celery configures no logging where this signal has a receiver; its own lines go through ours."""
-    configure()
+    process = process_type(_node[0])
+    log = configure(settings=wiring().settings, process=process)
+    liveness.begin(process, lambda: {"log_lines_dropped": log.dropped})
+
+
+if Path(sys.argv[0]).name in ("celery", "__main__.py") and "flower" in sys.argv:
+    # Flower sends no such signal, and would print its own lines, and a traceback with whatever is in it, past us.
+    _node[0] = "flower"
+    _logging()
 
 
 @signals.worker_ready.connect
 def _ready(sender: Any, **_: Any) -> None:
     """Do not wait for the first beat: look for streams to start and segments to archive at once."""
+    liveness.sources.append(_work)
     telemetry.worker_ready(str(sender.hostname), beat=bool(getattr(sender.controller, "beat", None)))
     threading.Thread(target=_drain_left_spools, name="left spools", daemon=True).start()
     threading.Thread(target=_follow_settings, args=(sender.app,), name="settings", daemon=True).start()
@@ -56,6 +77,12 @@ def _ready(sender: Any, **_: Any) -> None:
         _keepers.append(keeper)
     else:
         sender.app.send_task("streams.supervise", expires=10)
+
+
+def _work() -> dict[str, object]:
+    """For the line that says every minute that this process lives."""
+    streams = PRESENCE.streams
+    return {"streams": len(streams), "queue_bytes": wiring().allowance.held_bytes} if streams else {}
 
 
 def _keep_presence(consumer: Any) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 from celery import bootsteps, signals
 
-from app import telemetry
+from app import logs, telemetry
 from app.celery import app
 
 #: Set when this process is to end; every stream and every long run looks at it.
@@ -95,11 +95,13 @@ def _ended(sender: Any, **_: Any) -> None:
 
 
 @signals.task_prerun.connect
-def _begins(task: Any, args: Any, **_: Any) -> None:
-    """A thread is called by its task, for whoever looks at threads."""
+def _begins(task_id: str, task: Any, args: Any, **_: Any) -> None:
+    """A thread is called by its task, for whoever looks at threads, and its lines in the log say which task it was."""
     threading.current_thread().name = " ".join([task.name, *map(str, args or ())])
+    logs.bind(task=task.name, task_id=task_id)
 
 
 @signals.task_postrun.connect
 def _ends(**_: Any) -> None:
     threading.current_thread().name = "idle"
+    logs.unbind()

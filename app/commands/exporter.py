@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from app import telemetry_logs
 from app.buffer.client import verified
 from app.commands.settings import loaded
 
@@ -23,12 +24,9 @@ def exporter(addr: str) -> None:
     Two repairs: a moment without Redis ended the thread that measures queue lengths, so that they froze for ever; and
     the broker's URL with its password stays out of the process list.
     """
-    settings = loaded().settings
+    settings = loaded("exporter").settings
     os.environ["BROKER_URL"] = verified(settings.redis.url)  # read when the module is imported
     import celery_prometheus_exporter as upstream
-    import structlog
-
-    log = structlog.get_logger("collector")
 
     def measure(self: Any) -> None:
         try:
@@ -37,7 +35,7 @@ def exporter(addr: str) -> None:
                 for queue in self.queue_list:
                     self.set_queue_length(queue, client.llen(queue))
         except Exception as error:  # noqa: BLE001 - whatever it is, the next tick tries again
-            log.warning("queue_lengths.failed", error=str(error))
+            telemetry_logs.queue_lengths_failed(error)
 
     thread = upstream.QueueLenghtMonitoringThread  # sic
     thread.measure_queues_length = measure

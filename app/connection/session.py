@@ -219,12 +219,8 @@ class Session:
                 continue
             if self._holed.get(symbol) != next_number:
                 self._holed[symbol] = next_number
-                outputs.append(
-                    Gap(
-                        symbol, feed, next_number, str(first), str(last), None, before[1], received_us,
-                        "connection_sequence",
-                    )
-                )  # fmt: skip
+                span = str(first), str(last), None, before[1], received_us
+                outputs.append(Gap(symbol, feed, next_number, *span, "connection_sequence"))
             self._awaiting_snapshot[symbol] = now_s + SNAPSHOT_WAIT_S
             self._resubscribe(symbol, feed)
 

@@ -50,7 +50,7 @@ class ProcessDied(CollectorError):
 
 
 class Processes:
-    """Children of this process; each writes to a log file of its own."""
+    """Children of this process; what each says on stdout and stderr goes to a file of its own, by its name."""
 
     def __init__(
         self, environ: Mapping[str, str], directory: Path | None, logs: Path, say: Callable[[str], None]

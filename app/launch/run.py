@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from app.clock import monotonic_s
-from app.config import Loaded
+from app.config import NO_FILES, Loaded
 from app.errors import BufferUnavailable, SettingsError
 from app.launch import redis_server
 from app.launch.processes import Processes, commands
@@ -29,9 +29,13 @@ class Machine:
     def __init__(self, loaded: Loaded, environ: Mapping[str, str], say: Callable[[str], None]) -> None:
         self._settings, self._say = loaded.settings, say
         data = loaded.settings.database.path.parent.absolute()
-        self._logs = data / "logs"
-        self._logs.mkdir(parents=True, exist_ok=True)
+        log_dir = loaded.settings.collector.log_dir
+        self._logs = data / "logs" if log_dir == NO_FILES else log_dir.absolute()
+        for directory in (data, self._logs):
+            directory.mkdir(parents=True, exist_ok=True)
         self._environ = dict(environ)
+        if log_dir != NO_FILES:  # what goes to stderr is kept beside the files, and never deleted
+            self._environ.setdefault("COLLECTOR_COLLECTOR__LOG_STDERR_LEVEL", "ERROR")
         self._redis: redis_server.RedisServer | None = None
         self._alone = _alone(data)
         if loaded.origins.get("redis.url", "default") == "default":
@@ -58,7 +62,7 @@ class Machine:
         self._say(
             f"{len(self._wiring.streams)} connections for {len(self._settings.all_markets())} markets; logs in {self._logs}"
         )
-        self._say(f"health, metrics:   http://127.0.0.1:{port}/health  /metrics")
+        self._say(f"dashboard:         http://127.0.0.1:{port}/  (/health /ready /metrics)")
         self._say(f"Flower:            http://127.0.0.1:{flower_port}/flower/")
         self._say("Ctrl-C drains and stops")
 

@@ -10,6 +10,7 @@ import random
 import threading
 import uuid
 from collections.abc import Callable
+from contextvars import copy_context
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
@@ -92,7 +93,10 @@ class Connection:
         self.joins: SimpleQueue[Continuity] = SimpleQueue()
         if before is not None and before.finished.is_set():
             self.joins.put(before.continuity)
-        self._thread = threading.Thread(target=self._run, name=f"connection {stream.name}", daemon=True)
+        # In the context of the task: its lines in the log name it.
+        self._thread = threading.Thread(
+            target=copy_context().run, args=(self._run,), name=f"connection {stream.name}", daemon=True
+        )
 
     def start(self) -> None:
         self._thread.start()
@@ -201,6 +205,7 @@ class Connection:
             self._say("closed", f"{close.reason}: {close.detail}")
             closes = ground.progress.closes
             closes[close.reason] = closes.get(close.reason, 0) + 1
+            ground.progress.ends.append((ground.wall_us(), close.reason, close.detail[:300]))
             silences = session.life.silences(ground.monotonic_s())
             telemetry.connection_closed(name, self.epoch, close.reason, close.detail, link.frames, silences)
 

@@ -35,6 +35,12 @@ class Presence:
         self._pause = threading.Event()
         self._failed_s: float | None = None
 
+    @property
+    def streams(self) -> list[str]:
+        """What this process runs now."""
+        with self._lock:
+            return sorted(self._streams)
+
     @contextmanager
     def running(self, stream: str) -> Iterator[bool]:
         """While this process has `stream`; False where it has it already."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any
 
 from app import telemetry
@@ -75,7 +76,10 @@ class StreamRunner:
 
     def run(self) -> str:
         """Connect, watch, reconnect; returns why it ended. The caller holds the lease and releases it afterwards."""
-        thread = threading.Thread(target=self._sender.run, args=(lambda: self._drain_until_s,), daemon=True)
+        # In the context of the task: its lines in the log name it.
+        thread = threading.Thread(
+            target=copy_context().run, args=(self._sender.run, lambda: self._drain_until_s), daemon=True
+        )
         thread.name = f"sender {self.stream.name}"
         thread.start()
         telemetry.stream_started(self.stream.name, len(self.stream.subscription.symbols))
@@ -185,5 +189,6 @@ class StreamRunner:
             "last_data_us": progress.last_data_us,
             "last_error": session.last_error if session else "",
             "closes": progress.closes,
+            "ends": list(progress.ends),
             "feeds": feeds,
         }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -44,7 +46,7 @@ class Called(NamedTuple):
 def call(rig: Rig, *arguments: str, given: str = "", **environ: str) -> Called:
     """A command in this process: the same code as a process runs, without the second that one takes to start."""
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers, level, hooks = root.handlers[:], root.level, (sys.excepthook, threading.excepthook)
     try:
         answer = CliRunner().invoke(
             collector, list(arguments), input=given, env={"CONFIG_PATH": str(rig.path), **environ}
@@ -52,6 +54,7 @@ def call(rig: Rig, *arguments: str, given: str = "", **environ: str) -> Called:
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
+        sys.excepthook, threading.excepthook = hooks
     assert answer.exception is None or isinstance(answer.exception, SystemExit), answer.exception
     return Called(answer.exit_code, answer.stdout, answer.stderr)
 

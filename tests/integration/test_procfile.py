@@ -199,6 +199,39 @@ def test_a_bare_worker_says_that_it_needs_a_beat(ran: Ran) -> None:
     assert "needs" not in ready
 
 
+def test_every_lasting_process_writes_what_it_says_to_a_file_of_its_own(ran: Ran) -> None:
+    files: dict[str, list[str]] = {}
+    for path in (ran.rigs["lines"].directory / "logs").iterdir():
+        process, pid = path.name.removeprefix("collector-").split("-")[:2]
+        assert process not in files, path.name
+        assert int(pid) == ran.processes[process].popen.pid
+        files[process] = path.read_text().splitlines()
+    assert sorted(files) == sorted(LASTING)
+    for name, lines in files.items():
+        assert lines == [line for line in ran.processes[name].output.splitlines() if line.startswith("{")], name
+        told = [msgspec.json.decode(line) for line in lines]
+        assert (told[0]["event"], told[0]["process"]) == ("process.started", name)
+        assert all({"event", "level", "logger", "timestamp"} <= line.keys() for line in told), name
+
+
+def test_a_worker_with_beat_writes_two_files_one_for_each_process(ran: Ran) -> None:
+    worker = ran.processes[BEAT].popen.pid
+    paths = list((ran.rigs[BEAT].directory / "logs").iterdir())
+    files = {int(path.name.split("-")[2]): path.read_text() for path in paths}
+    assert len(files) == len(paths) == 2
+    assert "worker.ready" in files.pop(worker)
+    (beat,) = files.values()
+    assert "beat: Starting..." in beat
+
+
+def test_lines_of_a_task_name_it_and_its_id(ran: Ran) -> None:
+    lines = [entry for name in ("stream", "worker") for entry in ran.processes[name].says("connection.opened")]
+    assert {line["task"] for line in lines} == {"streams.run"}
+    assert len({line["task_id"] for line in lines}) == 2
+    committed = ran.processes["worker"].says("flush.committed")
+    assert {line["task"] for line in committed} == {"flush.run"}
+
+
 @pytest.mark.row("K9")
 @pytest.mark.parametrize("name", ["lines", BARE, BEAT])
 def test_what_was_received_before_the_sigterm_is_all_there(name: str, ran: Ran) -> None:

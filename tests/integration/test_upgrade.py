@@ -82,6 +82,7 @@ class Old:
             "COLLECTOR_DATABASE__PATH": str(self.data / "collector.db"),
             "COLLECTOR_STORAGE__LOCAL_PATH": str(self.data / "objects"),
             "COLLECTOR_COLLECTOR__BATCH_INTERVAL_SECS": "1",
+            "COLLECTOR_COLLECTOR__LOG_DIR": str(home / "logs"),
             "COLLECTOR_REDIS__URL": server.url,
             "COLLECTOR_REDIS__PREFIX": prefix,
         }

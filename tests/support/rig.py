@@ -44,11 +44,13 @@ class Rig:
     ) -> Settings:
         """Write settings.toml: `venues` as the exchange server tells its URLs, `sections` as tables. Returns them read."""
         tables: dict[str, dict[str, Any]] = {
-            "collector": {"feeds": ["orderbook", "trades"], "batch_interval_secs": 1},
+            "collector": {
+                "feeds": ["orderbook", "trades"], "batch_interval_secs": 1, "log_dir": str(self.directory / "logs"),
+            },
             "database": {"path": str(self.directory / "data" / "collector.db")},
             "redis": {"url": self.redis_url, "prefix": self.prefix, "timeout_secs": 1},
             "storage": {"segment_secs": 3600},
-        }
+        }  # fmt: skip
         for name, values in sections.items():
             tables.setdefault(name, {}).update(values)
         lines = []

@@ -38,7 +38,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     # Flush and archive tell "locked" from "full" by the exception, and know no statement.
     "sqlalchemy": ("app.store", "app.pipeline", "app.web"),
     "starlette": ("app.web",),
-    "structlog": ("app.telemetry", "app.logs", "app.commands.exporter"),
+    "structlog": ("app.event_log", "app.logs"),
     # Keeps layout and comments of what it rewrites; everything else reads TOML through dynaconf.
     "tomlkit": ("app.settings_editing",),
     # Flower's own options, which its configuration judges.
@@ -58,7 +58,8 @@ _SETTINGS = (
 _PARTS = ("app.buffer", "app.store", "app.objects", "app.connection")
 _BELOW_PIPELINE = (
     *_WORDS, *_SETTINGS, *_PARTS, "app.books", "app.clock", "app.codec", "app.interruptible", "app.sequence",
-    "app.exchanges", "app.metrics", "app.quality", "app.telemetry", "app.telemetry_books", "app.telemetry_disk",
+    "app.event_log", "app.exchanges", "app.metrics", "app.quality", "app.telemetry", "app.telemetry_books",
+    "app.telemetry_disk", "app.telemetry_logs",
 )  # fmt: skip
 
 #: Module -> what it may import of the application, beside what lies below its own name. The longest name counts.
@@ -77,9 +78,11 @@ TIERS: dict[str, tuple[str, ...]] = {
     "app.books": ("app.model",),
     # Judgements on what was read: they know neither where from nor when.
     "app.quality": ("app.model",),
-    "app.telemetry": ("app.clock", "app.metrics"),
+    "app.event_log": (),
+    "app.telemetry": ("app.clock", "app.event_log", "app.metrics"),
     "app.telemetry_books": ("app.telemetry", "app.metrics"),
     "app.telemetry_disk": ("app.telemetry", "app.metrics"),
+    "app.telemetry_logs": ("app.telemetry",),
     **dict.fromkeys(_SETTINGS, (*_WORDS, *_SETTINGS, "app.exchanges")),
     # The pace of a venue is kept by all streams that share a Redis.
     "app.buffer": (*_WORDS, "app.codec", "app.exchanges.base", "app.metrics"),
