@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from app.settings_rules import SECRETS
+
 PREFIX = "COLLECTOR_"
 SECRETS_FILE = ".secrets.toml"
 #: Docker, Podman and Kubernetes put secrets here, open to whoever runs inside; the host is what has to close them.
@@ -250,10 +252,10 @@ def _direct_or_file(name: str, environ: Mapping[str, str], sources: Sources) -> 
 
 def _holds_secrets(sources: Sources) -> bool:
     """Whether the settings file itself has a key, or an address with a password."""
+    secrets = {rule.rpartition(".")[2] for rule in SECRETS}
     here = f"{sources.file.name}:" if sources.file is not None else ""
     return any(
-        sources.origin(key).startswith(here)
-        and (key.endswith(("access_key", "secret_key", "api_key", "api_secret")) or _PASSWORD.search(str(value)))
+        sources.origin(key).startswith(here) and (key.rpartition(".")[2] in secrets or _PASSWORD.search(str(value)))
         for key, value in _leaves(sources.tree)
     )
 
