@@ -290,7 +290,19 @@ def main(arguments):
     if command in ("help", "-h", "--help"):
         print(USAGE)
         return 0
-    if command not in ("setup", "demo", "drill", "soak", "run", "live", "test", "test-exhaustive", "bench", "lint", "lock"):
+    if command not in (
+        "setup",
+        "demo",
+        "drill",
+        "soak",
+        "run",
+        "live",
+        "test",
+        "test-exhaustive",
+        "bench",
+        "lint",
+        "lock",
+    ):
         raise Stop(f"{command!r} is no command\n\n{USAGE}")
     setup()
     tidy = clean(os.environ)

@@ -111,6 +111,12 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True)
+class Web:
+    #: Whoever asks the web process has to give it; without one it answers this machine alone.
+    token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class ExchangeSettings:
     ws_url: str
     rest_url: str
@@ -151,6 +157,7 @@ class Settings:
     spool: Spool
     storage: Storage
     quality: Quality
+    web: Web
     #: By exchange name, for every registered exchange.
     exchanges: dict[str, ExchangeSettings]
     markets: tuple[MarketGroup, ...]
@@ -172,6 +179,7 @@ SECTIONS: dict[str, type] = {
     "spool": Spool,
     "storage": Storage,
     "quality": Quality,
+    "web": Web,
 }
 
 

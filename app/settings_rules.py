@@ -65,8 +65,11 @@ ADDRESSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 #: Shown as stars, whole.
-SECRETS = frozenset({"aws.access_key", "aws.secret_key", "exchanges.api_key", "exchanges.api_secret"})
+SECRETS = frozenset({"aws.access_key", "aws.secret_key", "exchanges.api_key", "exchanges.api_secret", "web.token"})
 STARS = "********"
+
+#: Secrets that we choose ourselves: nobody is to guess one.
+LEAST_LENGTH = {"web.token": 16}
 
 
 def complaint(rule: str, value: object) -> str | None:
@@ -76,6 +79,8 @@ def complaint(rule: str, value: object) -> str | None:
         if not least <= value <= greatest:
             return f"is out of bounds; give a value from {least:,} to {greatest:,}"
     elif isinstance(value, str):
+        if len(value) < LEAST_LENGTH.get(rule, 0):
+            return f"is too short; give at least {LEAST_LENGTH[rule]} characters, as `openssl rand -hex 16` makes them"
         if rule in CHOICES and value not in CHOICES[rule]:
             return f"is not one of {', '.join(CHOICES[rule])}; choose one of them"
         if rule in NAMES and not is_name(value):

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from app.launch.environment import clean
+from tests.support import browser as browsers
 from tests.support import exchanges, redis_process
 from tests.support.rig import Rig
 
@@ -64,6 +65,13 @@ def exchange_server(tmp_path: Path) -> Iterator[Callable[..., exchanges.Exchange
     yield start
     for process in started:
         process.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A Chromium; a test opens windows of its own in it (tests/support/browser.py)."""
+    with browsers.chromium() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

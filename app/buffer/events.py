@@ -9,6 +9,7 @@ from typing import NamedTuple, cast
 import redis
 
 from app.buffer.client import answering, script
+from app.buffer.tap import channel
 from app.codec import BatchCodec, ElementRejected, events_in, identity
 from app.model import Event, Quarantined
 
@@ -47,6 +48,7 @@ class EventBuffer:
         """
         with answering():
             args: list[str | bytes | int] = [stream, element, events_in(element), self._list_max_bytes]
+            args.append(channel(self._prefix, stream))
             waiting = cast(int, self._push(keys=self._keys(stream), args=args))
         return None if waiting < 0 else waiting
 

@@ -84,7 +84,7 @@ class Rehearsal:
         for name, command in self.commands().items():
             self.processes.start(name, command)
         self.say(f"settings and data: {self.directory}")
-        self.say(f"health, metrics:   http://127.0.0.1:{self.web_port}/health  /metrics")
+        self.say(f"dashboard:         http://127.0.0.1:{self.web_port}/  (/health /ready /metrics)")
         self.say(f"Flower:            http://127.0.0.1:{self.flower_port}/flower/")
         self.say(f"worker exporter:   http://127.0.0.1:{self.exporter_port}/metrics")
 

@@ -62,7 +62,7 @@ class Machine:
         self._say(
             f"{len(self._wiring.streams)} connections for {len(self._settings.all_markets())} markets; logs in {self._logs}"
         )
-        self._say(f"health, metrics:   http://127.0.0.1:{port}/health  /metrics")
+        self._say(f"dashboard:         http://127.0.0.1:{port}/  (/health /ready /metrics)")
         self._say(f"Flower:            http://127.0.0.1:{flower_port}/flower/")
         self._say("Ctrl-C drains and stops")
 

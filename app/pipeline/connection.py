@@ -205,6 +205,7 @@ class Connection:
             self._say("closed", f"{close.reason}: {close.detail}")
             closes = ground.progress.closes
             closes[close.reason] = closes.get(close.reason, 0) + 1
+            ground.progress.ends.append((ground.wall_us(), close.reason, close.detail[:300]))
             silences = session.life.silences(ground.monotonic_s())
             telemetry.connection_closed(name, self.epoch, close.reason, close.detail, link.frames, silences, symbols)
 

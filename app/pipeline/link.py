@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from queue import SimpleQueue
@@ -25,6 +26,8 @@ from app.sequence import Continuity, Verdict
 
 #: The reader looks at its timers and at the stop flag at least so often.
 TICK_S = 0.25
+#: Ends of connections that a stream tells of.
+ENDS = 5
 #: After our goodbye the venue may still have data under way: it is read until nothing came for so long...
 GOODBYE_S = 1.0
 #: ...and at most for so long (docs/decisions/0005).
@@ -40,6 +43,8 @@ class Progress:
     events: int = 0
     last_data_us: int | None = None
     closes: dict[str, int] = field(default_factory=dict)
+    #: The last ends of connections: when, why, in whose words.
+    ends: deque[tuple[int, str, str]] = field(default_factory=lambda: deque(maxlen=ENDS))
 
 
 class Link:

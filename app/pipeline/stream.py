@@ -198,5 +198,6 @@ class StreamRunner:
             "last_data_us": progress.last_data_us,
             "last_error": session.last_error if session else "",
             "closes": progress.closes,
+            "ends": list(progress.ends),
             "feeds": feeds,
         }

@@ -201,6 +201,17 @@ class SealedSegment:
                     break
         return found
 
+    def latest_book_rows(self, exchange: str, symbol: str, most: int) -> Iterator[list[ObjectRow]]:
+        """The last `most` order book rows of a market, the newest first, some at a time; whoever has enough stops."""
+        query = (
+            "SELECT exchange_sequence_id, timestamp_collector, timestamp_exchange, data, epoch FROM orderbooks WHERE id IN"
+            " (SELECT id FROM orderbooks WHERE exchange = ? AND symbol = ? ORDER BY id DESC LIMIT ?) ORDER BY id DESC"
+        )
+        with self.engine.connect() as connection:
+            found = connection.execution_options(yield_per=100).exec_driver_sql(query, (exchange, symbol, most))
+            for rows in found.partitions():
+                yield [tuple(row) for row in rows]
+
     def records(self, name: str, **where: str) -> list[dict[str, object]]:
         """Rows of one of the record tables as dictionaries; without what the version of this file did not have."""
         with self.engine.connect() as connection:

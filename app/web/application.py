@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from app.clock import monotonic_s, wall_us
+from app.web import api_market, api_overview, shell
+from app.web.guard import Guard
 from app.web.health import health, ready
+from app.web.overview import Overview
 from app.web.scrape import Scrape
 from app.wiring import Wiring
 
 
-def application(wiring: Wiring) -> Starlette:
-    """The ASGI application. Redis and SQLite are asked on a thread of the pool, never on the event loop."""
+def application(wiring: Wiring, host: str = "127.0.0.1", over: Callable[[], bool] = lambda: False) -> Starlette:
+    """The ASGI application. Redis and SQLite are asked on a thread of the pool, never on the event loop.
+
+    `host`: the address that is listened on (app/web/guard.py); once `over` says so, viewers of live pages are sent away.
+    """
     started_s, started_us = monotonic_s(), wall_us()
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Scrape(wiring, started_us // 1_000_000))
@@ -33,4 +42,15 @@ def application(wiring: Wiring) -> Starlette:
         text = await run_in_threadpool(generate_latest, registry)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    return Starlette(routes=[Route("/health", get_health), Route("/ready", get_ready), Route("/metrics", get_metrics)])
+    overview = Overview(wiring)
+    served: list[BaseRoute] = [
+        Route("/health", get_health),
+        Route("/ready", get_ready),
+        Route("/metrics", get_metrics),
+        *api_overview.routes(wiring, overview),
+        *api_market.routes(wiring, overview),
+        *shell.routes(),
+    ]
+    app = Starlette(routes=served, middleware=[Middleware(Guard, host=host, token=wiring.settings.web.token)])
+    app.state.over = over
+    return app

@@ -38,7 +38,7 @@ class Client:
 
     def get(self, path: str) -> httpx.Response:
         async def ask() -> httpx.Response:
-            async with httpx.AsyncClient(transport=self._transport, base_url="http://collector", timeout=30) as client:
+            async with httpx.AsyncClient(transport=self._transport, base_url="http://127.0.0.1", timeout=30) as client:
                 return await client.get(path)
 
         return asyncio.run(ask())

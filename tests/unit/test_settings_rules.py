@@ -78,11 +78,17 @@ def test_a_password_in_an_address_is_never_shown(rest: str, user: str) -> None:
         ("redis.url", "redis://h:6379/0", "redis://h:6379/0"),
         ("aws.access_key", "AKIA", "********"),
         ("aws.access_key", None, "none"),
+        ("web.token", "sixteen-characters", "********"),
         ("collector.feeds", ("orderbook", "trades"), "orderbook, trades"),
     ],
 )  # fmt: skip
 def test_values_are_shown_without_their_secrets(rule: str, value: object, expected: str) -> None:
     assert shown(rule, value) == expected
+
+
+def test_a_secret_of_our_own_is_long_enough_not_to_be_guessed() -> None:
+    assert complaint("web.token", "0123456789abcdef") is None
+    assert "at least 16" in (complaint("web.token", "0123456789abcde") or "")
 
 
 def test_every_number_has_bounds_and_its_default_lies_within() -> None:
