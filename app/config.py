@@ -102,6 +102,8 @@ class Storage:
     #: Bound of segments, unfinished objects and a local store together; 0: the file system's.
     max_local_bytes: int = 0
     quarantine_max_bytes: int = 256 * 1024 * 1024
+    #: What a store takes for 10^9 bytes and month, for the dashboard's projection.
+    price_per_gb_month: float = 0.023
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "storage.segment_secs": (5, 86_400),
     "storage.max_local_bytes": (0, 2**60),
     "storage.quarantine_max_bytes": (1024, 2**50),
+    "storage.price_per_gb_month": (0, 1000),
     "quality.rest_check_secs": (0, 86_400),
     "exchanges.connections": (1, 1000),
     "markets.data_timeout_secs": (0.1, 86_400),

@@ -6,7 +6,8 @@ archive is read on another machine, or the ledger is lost), in the manifests of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -56,16 +57,19 @@ def certificates(
     Raises: StoreError; ValueError where a manifest is none.
     """
     keys = _keys(store, market)
+    # However many objects there are, what was found out about a feed is read once, and so is each manifest.
+    read = cache(partial(_read, store))
+    recorded = cache(partial(_recorded, ledger, segments_root, market))
     found = []
     for key in keys:
         opened_us = key.start_ms * 1000
         if not start_us - LONGEST_US <= opened_us < end_us:
             continue
-        described = _read(store, key)
+        described = read(key)
         if described is None or described.sealed_us <= start_us:
             continue
-        ours = ledger if ledger is not None and ledger.data_directory == described.data_dir else None
-        later = _recorded(ours, segments_root, market, key.data_type) if ours else _manifests(store, keys, key)
+        ours = ledger is not None and ledger.data_directory == described.data_dir
+        later = recorded(key.data_type) if ours else _manifests(read, keys, key)
         now = united(described, later)
         found.append(Certificate(at_sealing=described, now=now, findings="ledger" if ours else "later manifests"))
     return found
@@ -120,8 +124,9 @@ def _read(store: Store, key: ObjectKey) -> Manifest | None:
         return None
 
 
-def _recorded(ledger: Ledger, segments_root: Path, market: Market, data_type: str) -> Findings:
+def _recorded(ledger: Ledger | None, segments_root: Path, market: Market, data_type: str) -> Findings:
     """What the ledger and the kept segments say of a feed."""
+    assert ledger is not None
     where = {"exchange": market.exchange, "symbol": market.symbol, "feed": data_type}
     kept = [
         SealedSegment(segments_root / entry.path, settled=entry.state == SEALED)
@@ -142,14 +147,14 @@ def _recorded(ledger: Ledger, segments_root: Path, market: Market, data_type: st
     )
 
 
-def _manifests(store: Store, keys: Iterable[ObjectKey], key: ObjectKey) -> Findings:
+def _manifests(read: Callable[[ObjectKey], Manifest | None], keys: Iterable[ObjectKey], key: ObjectKey) -> Findings:
     """What manifests of the same feed say that were written after `key`."""
     later = [
         described
         for other in keys
         if (other.data_type, other.server) == (key.data_type, key.server)
         and key.start_ms < other.start_ms <= key.start_ms + LATER_US // 1000
-        and (described := _read(store, other)) is not None
+        and (described := read(other)) is not None
     ]
     return Findings(
         tuple(gap for m in later for gap in m.gaps),

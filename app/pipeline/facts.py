@@ -49,7 +49,7 @@ class Facts:
         where = {"exchange": holding.exchange, "symbol": holding.symbol, "feed": holding.data_type}
         ranges = number_ranges(segment, **where)
         epochs = {str(row["epoch"]): row for row in segment.records("epochs", exchange=holding.exchange)}
-        spans = tuple(_span(epochs[epoch]) for epoch in dict.fromkeys(r.epoch for r in ranges) if epoch in epochs)
+        spans = tuple(epoch_span(epochs[epoch]) for epoch in dict.fromkeys(r.epoch for r in ranges) if epoch in epochs)
         return cls(
             ranges,
             spans,
@@ -101,7 +101,8 @@ def number_ranges(segment: SealedSegment, **where: str) -> tuple[NumberRange, ..
     return tuple(NumberRange(**_picked(NumberRange, row)) for row in segment.records("ranges", **where))
 
 
-def _span(row: dict[str, object]) -> EpochSpan:
+def epoch_span(row: dict[str, object]) -> EpochSpan:
+    """A row of `epochs` as a manifest says it."""
     overlaps = tuple(msgspec.json.decode(str(row.get("overlaps", "[]"))))
     return EpochSpan(**_picked(EpochSpan, {**row, "overlaps": overlaps}))
 

@@ -39,6 +39,8 @@ def _okx(row: Row) -> tuple[int, int]:
 
 #: First and last id of a row, by exchange. Upbit's and Bybit's ids skip.
 _IDS: dict[str, Callable[[Row], tuple[int, int]]] = {"binance": _binance, "coinbase": _single, "okx": _okx}
+#: Exchanges whose trade ids count one by one.
+COUNTED = frozenset(_IDS)
 
 
 class TradeIds:

@@ -31,17 +31,19 @@ class Stored:
     def __init__(self, ledger: Ledger, segments_root: Path) -> None:
         self._ledger, self._root = ledger, segments_root
 
-    def records(self, name: str, *, since: tuple[str, int] | None = None, **where: str) -> list[Row]:
+    def records(
+        self, name: str, *, since: tuple[str, int] | None = None, files: str = "all", **where: str
+    ) -> list[Row]:
         """Every row of a record table that has these values, each once; without what an older file did not have.
 
-        `since`: a column of time, and from when on.
+        `since`: a column of time, and from when on. `files`: only `kept` segments, or only what is `archived`, of `all`.
 
         A row of `epochs` may stand in several segments: it is the one with an end, and never of kind `finding` where
         another says what the epoch is.
         """
         column, since_us = since or ("", 0)
         later = [SEGMENT_RECORDS[name].c[column] >= since_us] if since else []
-        return self._united(name, lambda query: query.filter_by(**where).where(*later))
+        return self._united(name, lambda query: query.filter_by(**where).where(*later), files)
 
     def ranges(self, epochs: Collection[str], symbols: Collection[str] | None = None) -> list[Row]:
         """The ranges of these epochs, of `symbols` where they are given; those of one (epoch, symbol, feed) in ascending
@@ -112,7 +114,7 @@ class Stored:
                 found.update((row[0], row[1]) for row in rows)
         return found
 
-    def _united(self, name: str, narrowed: Callable[[Select[Any]], Select[Any]]) -> list[Row]:
+    def _united(self, name: str, narrowed: Callable[[Select[Any]], Select[Any]], files: str = "all") -> list[Row]:
         key = [column.name for column in SEGMENT_RECORDS[name].primary_key]
 
         def query(connection: Connection) -> Select[Any] | None:
@@ -120,7 +122,9 @@ class Stored:
             return None if written is None else narrowed(written)
 
         found: dict[tuple[Any, ...], Row] = {}
-        for rows in (*self._kept(query), self._archived(query)):
+        kept = [*self._kept(query)] if files != "archived" else []
+        archived = [self._archived(query)] if files != "kept" else []
+        for rows in kept + archived:
             for record in (dict(row._mapping) for row in rows):
                 at = tuple(record[column] for column in key)
                 found[at] = _whole(found[at], record) if name == "epochs" and at in found else record

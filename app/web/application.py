@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from app.clock import monotonic_s, wall_us
-from app.web import api_market, api_overview, shell
+from app.web import api_archive, api_completeness, api_losses, api_market, api_overview, shell
 from app.web.guard import Guard
 from app.web.health import health, ready
 from app.web.overview import Overview
@@ -47,6 +47,9 @@ def application(wiring: Wiring, host: str = "127.0.0.1", over: Callable[[], bool
         Route("/health", get_health),
         Route("/ready", get_ready),
         Route("/metrics", get_metrics),
+        *api_completeness.routes(wiring),
+        *api_archive.routes(wiring),
+        *api_losses.routes(wiring),
         *api_overview.routes(wiring, overview),
         *api_market.routes(wiring, overview),
         *shell.routes(),

@@ -1,0 +1,101 @@
+"""`/api/losses`: what was received and given up, what is in quarantine, and how connections ended, in the venue's words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import msgspec
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from app.clock import wall_us
+from app.errors import BufferUnavailable, CollectorError
+from app.store.listing import Listing
+from app.wiring import Wiring
+
+HOUR_US = 3600 * 1_000_000
+MOST_HOURS = 24 * 366
+#: The newest so many of each are told one by one; the sums are over all of them.
+MOST_ROWS = 200
+_FACTS = (
+    "connection", "since_us", "why", "epoch", "last_error", "ends", "connections_opened", "closes", "refused",
+)  # fmt: skip
+
+
+def routes(wiring: Wiring) -> list[Route]:
+    """`/api/losses?hours=168`."""
+
+    async def get(request: Request) -> Response:
+        text = request.query_params.get("hours", "168")
+        if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= MOST_HOURS:
+            why = f"hours is {text[:20]!r}: give a number from 1 to {MOST_HOURS}"
+            return JSONResponse({"now_us": wall_us(), "error": why}, 400)
+        try:
+            body = await run_in_threadpool(_page, wiring, int(text))
+        except (CollectorError, SQLAlchemyError, OSError) as error:
+            return JSONResponse({"now_us": wall_us(), "error": str(getattr(error, "orig", None) or error)}, 503)
+        return Response(msgspec.json.encode(body), media_type="application/json")
+
+    return [Route("/api/losses", get)]
+
+
+def _page(wiring: Wiring, hours: int) -> dict[str, Any]:
+    now_us = wall_us()
+    listing = Listing(wiring.ledger, wiring.settings.storage.segments_path)
+    lost = wiring.stored.records("losses", since=("end_us", now_us - hours * HOUR_US))
+    lost.sort(key=lambda row: (-row["end_us"], row["epoch"], row["symbol"], row["feed"], row["first"]))
+    by_feed, newest = listing.quarantined(MOST_ROWS)
+    return {
+        "now_us": now_us,
+        "hours": hours,
+        "losses": {"by_cause": _by_cause(lost), "total": len(lost), "newest": lost[:MOST_ROWS]},
+        "quarantine": {
+            "by_feed": by_feed,
+            "total": sum(row["count"] for row in by_feed),
+            "newest": [{**row, "head": _text(row["head"])} for row in newest],
+        },
+        "connections": _connections(wiring),
+        "ended": listing.ended(MOST_ROWS),
+    }
+
+
+def _by_cause(lost: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """By cause and feed: declared losses, the events they count, and how many of them nobody can count; the most first."""
+    declared, events, unknown = Counter[tuple[str, ...]](), Counter[tuple[str, ...]](), Counter[tuple[str, ...]]()
+    last_us: dict[tuple[str, ...], int] = {}
+    names = ("cause", "exchange", "symbol", "feed")
+    for row in lost:
+        key = tuple(row[name] for name in names)
+        declared[key] += 1
+        events[key] += row["count"] or 0
+        unknown[key] += row["count"] is None
+        last_us[key] = max(last_us.get(key, 0), row["end_us"])
+    return [
+        {**dict(zip(names, key, strict=True)), "losses": declared[key], "events": events[key],
+         "of_unknown_extent": unknown[key], "last_us": last_us[key]}
+        for key in sorted(declared, key=lambda key: (-events[key], -declared[key], key))
+    ]  # fmt: skip
+
+
+def _text(head: bytes) -> str:
+    """The beginning of a frame for people: what is no UTF-8, and what a terminal would obey, in backslashes."""
+    text = bytes(head).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _connections(wiring: Wiring) -> list[dict[str, Any]] | None:
+    """Every stream of the plan as it told of itself in the last seconds; None while Redis does not answer."""
+    try:
+        states = wiring.board.states(list(wiring.streams))
+    except BufferUnavailable:
+        return None
+    found = []
+    for name, stream in wiring.streams.items():
+        state = states.get(name, {"connection": "down", "why": "no stream worker has it"})
+        about = {fact: state.get(fact) for fact in _FACTS}
+        found.append({"stream": name, "exchange": stream.exchange, **about})
+    return found
