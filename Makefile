@@ -5,7 +5,7 @@ ARGS ?=
 dev = @command -v $(PYTHON) >/dev/null 2>&1 || { echo "python3 is missing: install Python 3.11 to 3.14" >&2; exit 2; }; \
 	exec $(PYTHON) dev.py
 
-.PHONY: help setup demo drill soak run live test test-exhaustive bench lint lock
+.PHONY: help setup demo drill soak run live test test-exhaustive bench lint check lock
 help:
 	$(dev) help
 setup:
@@ -24,9 +24,11 @@ test:  # make test ARGS="-k words"
 	$(dev) test $(ARGS)
 test-exhaustive:  # a kill at every step, long loads
 	$(dev) test-exhaustive $(ARGS)
-bench:  # make bench NAME=flush
-	$(dev) bench $(NAME) $(ARGS)
+bench:  # make bench ONLY=ingest
+	$(dev) bench $(ONLY) $(ARGS)
 lint:
 	$(dev) lint
+check:  # lint, known holes of the packages, the tests
+	$(dev) check $(ARGS)
 lock:
 	$(dev) lock

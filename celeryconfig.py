@@ -6,13 +6,14 @@ from typing import Any
 
 from kombu import Queue
 
+from app.buffer.client import verified
 from app.config import load
 
 _loaded = load()
 settings = _loaded.settings
 settings_file = _loaded.file
 
-broker_url = settings.redis.url
+broker_url = verified(settings.redis.url)
 broker_connection_retry_on_startup = True
 # The default of 100 attempts would end the worker during a long outage of Redis.
 broker_connection_max_retries = None

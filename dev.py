@@ -40,6 +40,8 @@ KEPT = {"COLLECTOR_TEST_REQUIRE", "COLLECTOR_TEST_SEED", "COLLECTOR_FRAMES"}
 
 PARALLEL = ["-n", "3", "--dist", "loadscope", "--no-loadscope-reorder"]
 
+COMMANDS = ["setup", "demo", "drill", "soak", "run", "live", "test", "test-exhaustive", "bench", "lint", "check", "lock"]
+
 USAGE = """usage: python3 dev.py COMMAND [arguments]
 
   setup   make .venv ready (every other command does so first)
@@ -51,8 +53,9 @@ USAGE = """usage: python3 dev.py COMMAND [arguments]
   test    run the tests: test -k words
   test-exhaustive
           run those that take their time: a kill at every step, long loads
-  bench   run a benchmark: bench NAME; without a name, list them
-  lint    ruff and mypy
+  bench   run every benchmark, or one: bench ingest
+  lint    ruff, mypy and bandit
+  check   lint, the packages of requirements.lock against what is known of them, and the tests
   lock    resolve pyproject.toml into requirements.lock anew"""
 
 
@@ -251,8 +254,31 @@ def become(command, environ):
 def lint(environ):
     ruff = [str(PYTHON), "-m", "ruff", "check", "."]
     mypy = [str(PYTHON), "-m", "mypy", "--strict", "app", "tasks"]
-    # Both speak, also where the first finds something.
-    return max([subprocess.call(command, cwd=ROOT, env=environ) for command in (ruff, mypy)])
+    bandit = [str(PYTHON), "-m", "bandit", "-q", "-c", "pyproject.toml", "-r", "app", "tasks", "celeryconfig.py", "dev.py"]
+    # All speak, also where the first finds something.
+    return max([subprocess.call(command, cwd=ROOT, env=environ) for command in (ruff, mypy, bandit)])
+
+
+def known_holes(environ):
+    """0 where no package of the lock has a known hole, or where nobody could be asked, which it says; else 1 and which."""
+    command = [str(PYTHON), "-m", "pip_audit", "--disable-pip", "--require-hashes", "-r", LOCK.name]
+    command += ["--format", "json", "--progress-spinner", "off", "--timeout", "10"]
+    asked = subprocess.run(
+        command, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    try:
+        packages = json.loads(asked.stdout.decode("utf-8", "replace"))["dependencies"]
+    except (ValueError, KeyError, TypeError):
+        words = asked.stderr.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"]
+        say(f"known holes: not looked for, the network or its service did not answer: {words[-1][:300]}")
+        return 0
+    found = [(one["name"], one.get("version", "?"), hole) for one in packages for hole in one.get("vulns", [])]
+    for name, version, hole in found:
+        say(f"{name} {version}: {hole['id']}, mended in {', '.join(hole['fix_versions']) or 'no version yet'}")
+    skipped = [one["name"] for one in packages if "skip_reason" in one]
+    unseen = f"; not seen: {', '.join(skipped)}" if skipped else ""
+    say(f"known holes: {len(found)} in {len(packages) - len(skipped)} packages{unseen}")
+    return 1 if found else 0
 
 
 def lock():
@@ -268,6 +294,12 @@ def lock():
         return subprocess.call(command, cwd=ROOT)
 
 
+def tests(command):
+    """Three at a time, by file, the long files first: most tests wait for processes. `-n 0`: one after the other."""
+    chosen = ["-m", "exhaustive" if command == "test-exhaustive" else "not exhaustive"]
+    return [str(PYTHON), "-m", "pytest", "-ra"] + chosen + PARALLEL
+
+
 def live(arguments):
     """The command of the tests marked `live`, all or those of one exchange."""
     words = ["-k" if word == "--exchange" else word for word in arguments]
@@ -275,14 +307,12 @@ def live(arguments):
 
 
 def bench(arguments):
-    """The command of a benchmark; without a name the list, on stdout."""
+    """The command of a benchmark; without a name of all of them."""
     found = {path.stem: path for path in sorted((ROOT / "benchmarks").glob("[a-z]*.py"))}
-    if not arguments:
-        print("\n".join(found))
-        return None
-    if arguments[0] not in found:
-        raise Stop(f"no benchmark {arguments[0]!r}; there are: {', '.join(found)}")
-    return [str(PYTHON), str(found[arguments[0]])] + arguments[1:]
+    name = arguments[0] if arguments else "all"
+    if name not in found:
+        raise Stop(f"no benchmark {name!r}; there are: {', '.join(found)}")
+    return [str(PYTHON), str(found[name])] + arguments[1:]
 
 
 def main(arguments):
@@ -290,19 +320,7 @@ def main(arguments):
     if command in ("help", "-h", "--help"):
         print(USAGE)
         return 0
-    if command not in (
-        "setup",
-        "demo",
-        "drill",
-        "soak",
-        "run",
-        "live",
-        "test",
-        "test-exhaustive",
-        "bench",
-        "lint",
-        "lock",
-    ):
+    if command not in COMMANDS:
         raise Stop(f"{command!r} is no command\n\n{USAGE}")
     setup()
     tidy = clean(os.environ)
@@ -312,14 +330,14 @@ def main(arguments):
         return lint(tidy)
     elif command == "lock":
         return lock()
+    elif command == "check":
+        # In this order: what takes seconds, then minutes.
+        worst = max(lint(tidy), known_holes(dict(clean(os.environ, proxies=True))))
+        return worst or subprocess.call(tests("test") + rest, cwd=ROOT, env=tidy)
     elif command in ("test", "test-exhaustive"):
-        # Three at a time, by file, the long files first: most tests wait for processes. `-n 0`: one after the other.
-        chosen = ["-m", "exhaustive" if command == "test-exhaustive" else "not exhaustive"]
-        become([str(PYTHON), "-m", "pytest", "-ra"] + chosen + PARALLEL + rest, tidy)
+        become(tests(command) + rest, tidy)
     elif command == "bench":
-        benchmark = bench(rest)
-        if benchmark:
-            become(benchmark, tidy)
+        become(bench(rest), tidy)
     elif command == "live":
         become(live(rest), dict(clean(os.environ, proxies=True), COLLECTOR_TEST_LIVE="1"))
     else:

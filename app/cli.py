@@ -29,6 +29,7 @@ _COMMANDS = {
     "audit": "app.commands.audit:audit",
     "web": "app.commands.web:web",
     "exporter": "app.commands.exporter:exporter",
+    "completion": "app.commands.completion:completion",
 }
 
 

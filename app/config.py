@@ -119,6 +119,12 @@ class Web:
 
 
 @dataclass(frozen=True, slots=True)
+class Security:
+    #: Names, addresses and networks of the operator's own, where endpoints may be although they are private.
+    private_hosts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ExchangeSettings:
     ws_url: str
     rest_url: str
@@ -160,6 +166,7 @@ class Settings:
     storage: Storage
     quality: Quality
     web: Web
+    security: Security
     #: By exchange name, for every registered exchange.
     exchanges: dict[str, ExchangeSettings]
     markets: tuple[MarketGroup, ...]
@@ -182,6 +189,7 @@ SECTIONS: dict[str, type] = {
     "storage": Storage,
     "quality": Quality,
     "web": Web,
+    "security": Security,
 }
 
 

@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from app.config import SECTIONS, Settings
+from app.config import SECTIONS, Security, Settings
 from app.errors import SettingsError
 from app.exchanges.base import Exchange
 from app.settings_markets import NO_SOURCES, BySource, exchange_settings, feed_types, market_groups
@@ -50,7 +50,10 @@ def check(
     known = (*SECTIONS, "exchanges", "markets")
     for name in sorted(set(sources.tree) - set(known)):
         reading.faults.append(f"{name} ({sources.origin(name)}) is no section; {meant(name, known)}")
-    given = {name: _section(reading, name, cls) for name, cls in SECTIONS.items()}
+    security = _section(reading, "security", Security)
+    reading.private_hosts = security.get("private_hosts", ())
+    given = {name: _section(reading, name, cls) for name, cls in SECTIONS.items() if cls is not Security}
+    given["security"] = security
     _derive_paths(reading, given)
     _choose_storage(reading, given)
     sections = {name: cls(**given[name]) for name, cls in SECTIONS.items()}

@@ -31,6 +31,8 @@ class Reading:
         #: Keys that have a fault: they take part in no further rule, so that one slip gives one sentence.
         self.faulty: set[str] = set()
         self.origins: dict[str, str] = {}
+        #: Known once [security] is read, before everything else.
+        self.private_hosts: tuple[str, ...] = ()
 
     def fault(self, key: str, rule: str, value: object, why: str) -> None:
         """Add the sentence `key = value (origin) why`, with secrets as stars."""
@@ -71,7 +73,7 @@ class Reading:
         except ValueError as error:
             self.fault(key, rule, value, str(error))
             return MISSING
-        why = complaint(rule, converted)
+        why = complaint(rule, converted, self.private_hosts)
         if why is not None:
             self.fault(key, rule, converted, why)
             return MISSING

@@ -5,10 +5,11 @@ A complaint is the end of a sentence whose beginning names key, value and origin
 
 from __future__ import annotations
 
-import ipaddress
 import re
-import socket
+from collections.abc import Collection
 from urllib.parse import SplitResult, urlsplit, urlunsplit
+
+from app.addresses import host_complaint, is_here, is_listed, is_network
 
 #: Least and greatest value, both allowed, in the unit of the key.
 BOUNDS: dict[str, tuple[float, float]] = {
@@ -52,10 +53,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
 NAMES = frozenset({"aws.region", "aws.bucket", "aws.home_server_name", "redis.prefix"})
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
-#: Where clouds hand out credentials, beside the link-local 169.254.169.254.
-_METADATA = ipaddress.IPv6Address("fd00:ec2::254")
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 
-#: Scheme that is always right, and the one that is allowed on this machine only.
+#: Scheme that is always right, and the one that is allowed on this machine and on hosts of the operator's own network only.
 ADDRESSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "aws.endpoint_url": (("https",), ("http",)),
     "redis.url": (("redis", "rediss"), ()),
@@ -65,6 +65,11 @@ ADDRESSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "markets.base_url": (("wss",), ("ws",)),
 }
 
+#: Where a user and a password may stand in the address.
+_WITH_PASSWORD = frozenset({"redis.url", "exchanges.proxy"})
+#: What switches the verification of certificates off, in the query of a rediss:// address.
+_UNVERIFIED = re.compile(r"(?i)(?:^|&)ssl_(?:cert_reqs=(?!required(?:&|$))|check_hostname=(?:0|f|n))")
+
 #: Shown as stars, whole.
 SECRETS = frozenset({"aws.access_key", "aws.secret_key", "exchanges.api_key", "exchanges.api_secret", "web.token"})
 STARS = "********"
@@ -73,8 +78,11 @@ STARS = "********"
 LEAST_LENGTH = {"web.token": 16}
 
 
-def complaint(rule: str, value: object) -> str | None:
-    """What is wrong with `value` under the rules of `rule`, such as `redis.prefix` or `exchanges.ws_url`."""
+def complaint(rule: str, value: object, private_hosts: Collection[str] = ()) -> str | None:
+    """What is wrong with `value` under the rules of `rule`, such as `redis.prefix` or `exchanges.ws_url`.
+
+    `private_hosts`: hosts of the operator's own network, as `[security] private_hosts` lists them.
+    """
     if rule in BOUNDS and isinstance(value, int | float):
         least, greatest = BOUNDS[rule]
         if not least <= value <= greatest:
@@ -87,12 +95,16 @@ def complaint(rule: str, value: object) -> str | None:
         if rule in NAMES and not is_name(value):
             return "is no plain name; use letters, digits, '.', '_', '-', at most 64, no '..', a letter or digit first"
         if rule in ADDRESSES:
-            return _address_complaint(value, *ADDRESSES[rule])
+            return _address_complaint(rule, value, private_hosts)
         if rule == "collector.log_level":
             try:
                 log_levels(value)
             except ValueError as error:
                 return str(error)
+    elif rule == "security.private_hosts" and isinstance(value, tuple):
+        wrong = [one for one in value if not is_network(one) and not _HOST.fullmatch(one)]
+        if wrong:
+            return f"names {wrong[0]!r}, which is no host; write names, addresses or networks such as 10.0.0.0/8"
     return None
 
 
@@ -137,7 +149,8 @@ def shown(rule: str, value: object) -> str:
     return str(value)
 
 
-def _address_complaint(url: str, schemes: tuple[str, ...], loopback_schemes: tuple[str, ...]) -> str | None:
+def _address_complaint(rule: str, url: str, private_hosts: Collection[str]) -> str | None:
+    schemes, loopback_schemes = ADDRESSES[rule]
     wanted = " or ".join(f"{scheme}://" for scheme in schemes)
     try:
         parts = urlsplit(url)
@@ -148,28 +161,20 @@ def _address_complaint(url: str, schemes: tuple[str, ...], loopback_schemes: tup
         return f"is not an address; write {wanted}host[:port], special characters of a password as %XX"
     if "redis" in schemes and not re.fullmatch(r"/?|/\d+", parts.path):
         return "names no database; end it with its number, such as /0"
-    number = _number(host)
-    if number is not None and (number.is_link_local or number == _METADATA):
-        return "is a link-local address, where clouds hand out credentials; it is never connected to, name another host"
-    loopback = host == "localhost" or (number is not None and number.is_loopback)
-    if parts.scheme in schemes or (loopback and parts.scheme in loopback_schemes):
+    # A Redis is at home in a private network.
+    why = host_complaint(host, (host,) if rule == "redis.url" else private_hosts)
+    if why is not None:
+        return why
+    if rule not in _WITH_PASSWORD and "@" in parts.netloc:
+        return "holds a user or password, which would be sent along; leave them out"
+    if rule == "redis.url" and _UNVERIFIED.search(parts.query):
+        return "switches the verification of certificates off; leave that out, and name your authority by ssl_ca_certs"
+    if parts.scheme in schemes:
         return None
-    only = f" ({loopback_schemes[0]}:// for this machine only)" if loopback_schemes else ""
+    if parts.scheme in loopback_schemes and (is_here(host) or is_listed(host, private_hosts)):
+        return None
+    only = f" ({loopback_schemes[0]}:// for this machine and [security] private_hosts only)" if loopback_schemes else ""
     return f"has the wrong scheme; use {wanted}{only}"
-
-
-def _number(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address a numeric host means, in all the spellings a resolver takes (2852039166 is 169.254.169.254)."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        try:
-            return ipaddress.IPv4Address(socket.inet_aton(host))
-        except OSError:
-            return None
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address
 
 
 def _without_password(url: str) -> str:

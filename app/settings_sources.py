@@ -17,8 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from app.settings_rules import SECRETS
+
 PREFIX = "COLLECTOR_"
 SECRETS_FILE = ".secrets.toml"
+#: Docker, Podman and Kubernetes put secrets here, open to whoever runs inside; the host is what has to close them.
+MOUNTED_SECRETS = Path("/run/secrets")
 
 #: Plain names of the environment: they are the documented way to give keys.
 PLAIN_NAMES = {
@@ -47,6 +51,7 @@ OLDER_NAMES = {
 }
 
 _TABLE = re.compile(r"\s*\[(\[)?\s*([\w.\"' -]+?)\s*\]")
+_PASSWORD = re.compile(r"//[^/@]*:[^/@]+@")
 _KEY = re.compile(r"\s*([\w.\"' -]+?)\s*=")
 
 
@@ -109,6 +114,8 @@ def read(path: str | Path | None, environ: Mapping[str, str], sections: Mapping[
         sources.put(key, f"environment {name}")
         sources.texts[key] = text
     sources.tree = _tree(merged)
+    if sources.file is not None and sources.file.is_file() and _holds_secrets(sources):
+        _warn_if_readable(sources.file, sources.file.name, sources)
     return sources
 
 
@@ -243,8 +250,18 @@ def _direct_or_file(name: str, environ: Mapping[str, str], sources: Sources) -> 
     return text
 
 
+def _holds_secrets(sources: Sources) -> bool:
+    """Whether the settings file itself has a key, or an address with a password."""
+    secrets = {rule.rpartition(".")[2] for rule in SECRETS}
+    here = f"{sources.file.name}:" if sources.file is not None else ""
+    return any(
+        sources.origin(key).startswith(here) and (key.rpartition(".")[2] in secrets or _PASSWORD.search(str(value)))
+        for key, value in _leaves(sources.tree)
+    )
+
+
 def _warn_if_readable(path: Path, shown: str, sources: Sources) -> None:
-    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO) and not path.is_relative_to(MOUNTED_SECRETS):
         sources.warnings.append(f"{shown} holds secrets and is open to group or others; chmod 600 {path}")
 
 

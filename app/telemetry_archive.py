@@ -17,9 +17,11 @@ def object_failed(stage: str, subject: str, error: Exception, at: str) -> None:
     """`stage`: what kind of failure, for people; `at`: the step, for `archive_failures_total`, "" where it is none."""
     if at:
         metrics.ARCHIVE_FAILURES.labels(at).inc()
-    telemetry.log.error(
-        "object.failed", stage=stage, subject=subject, error=str(error), then="local rows stay; next cycle retries"
-    )
+    # Once in ten seconds a stage: a store that is away fails at every object.
+    telemetry._seldom(
+        "object.failed", stage, level="error", stage=stage, subject=subject, error=str(error),
+        then="local rows stay; next cycle retries",
+    )  # fmt: skip
 
 
 def segment_removed(segment: int, rows: int) -> None:
@@ -28,7 +30,7 @@ def segment_removed(segment: int, rows: int) -> None:
 
 def removal_refused(segment: int, why: str) -> None:
     metrics.ARCHIVE_FAILURES.labels("removal").inc()
-    telemetry.log.error("segment.removal_refused", segment=segment, why=why)
+    telemetry._seldom("segment.removal_refused", str(segment), level="error", segment=segment, why=why)
 
 
 def archive_skipped(why: str) -> None:

@@ -167,7 +167,8 @@ class Wiring:
         venues = {}
         for name, exchange in chosen(self.settings).items():
             told = self.settings.exchanges[name]
-            rest = Rest(name, told.rest_url, told.proxy, exchange.limits.rest, self.budget, monotonic_s)
+            pace, allowed = exchange.limits.rest, self.settings.security.private_hosts
+            rest = Rest(name, told.rest_url, told.proxy, pace, self.budget, monotonic_s, allowed)
             venues[name] = Venue(exchange, HISTORIES.get((name, told.source)), rest)
         return Repairs(
             self.stored, self.buffer, venues, wall_us=wall_us, monotonic_s=monotonic_s, wait=sleep, step=self._step
@@ -189,7 +190,8 @@ class Wiring:
                 raise CollectorError(f"[storage] mode is {settings.storage.mode}, but [aws] bucket names none")
             bucket = BucketStore(
                 aws.bucket, aws.region, aws.endpoint_url, access_key=aws.access_key, secret_key=aws.secret_key,
-                monotonic_s=monotonic_s, retried=telemetry_archive.request_repeated,
+                monotonic_s=monotonic_s, private_hosts=settings.security.private_hosts,
+                retried=telemetry_archive.request_repeated,
             )  # fmt: skip
             stores.append(bucket)
         return tuple(stores)

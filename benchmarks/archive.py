@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from venue import FIRST_ID, books, trade
+from rig.venue import FIRST_ID, books, trade
 
 from app.codec import BatchCodec
 from app.config import load

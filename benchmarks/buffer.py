@@ -48,7 +48,9 @@ def subject(client: redis.Redis, found: list[Event], size: int) -> dict[str, flo
     batches = []
     for number, start in enumerate(range(0, len(found), size), 1):
         part = tuple(found[start : start + size])
-        batches.append(Batch("s", "coinbase", EPOCH, number, 1, tuple(runs((e.symbol, e.feed, e.number) for e in part)), part))
+        batches.append(
+            Batch("s", "coinbase", EPOCH, number, 1, tuple(runs((e.symbol, e.feed, e.number) for e in part)), part)
+        )
     began_s = time.process_time()
     elements = [codec.encode(batch) for batch in batches]
     for element in elements:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stack import Cpu, Stack, rss_mib
+from rig.stack import Cpu, Stack, rss_mib
 
 EVERY = ("web", "stream", "worker", "archive", "beat", "flower", "exporter")
 
@@ -72,7 +72,9 @@ def main() -> None:
     print(f"process    at rest: MiB, cores    at {given.rate:,.0f} events/s: MiB, cores", file=sys.stderr)
     for process, rest in found["rest"].items():
         work = found["work"][process]
-        print(f"{process:<10} {rest['mib']:>12} {rest['cores']:>6} {work['mib']:>26} {work['cores']:>6}", file=sys.stderr)
+        print(
+            f"{process:<10} {rest['mib']:>12} {rest['cores']:>6} {work['mib']:>26} {work['cores']:>6}", file=sys.stderr
+        )
     for name in ("rest", "work"):
         ours = [told for process, told in found[name].items() if process != "redis"]
         total = round(sum(told["mib"] for told in ours), 1), round(sum(told["cores"] for told in ours), 3)

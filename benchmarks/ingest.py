@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stack import Cpu, Load, Stack, cpu_s
+from rig.stack import Cpu, Load, Stack, cpu_s
 
 #: Lag that is no backlog: two flush intervals of events in Redis, and a second of frames that are under way.
 FLUSH_S = 2
@@ -82,7 +82,7 @@ def floor(connections: int, rate: float, seconds: float) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as directory:
         load = Load(Path(directory))
         bare = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("bare.py")), load.url, load.certificate, str(connections)],
+            [sys.executable, str(Path(__file__).with_name("rig") / "bare.py"), load.url, load.certificate, str(connections)],
             stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert bare.stdout is not None
@@ -143,7 +143,17 @@ def main() -> None:
         section, _, key = name.rpartition(".")
         settings.setdefault(section, {})[key] = json.loads(value)
     found = [measure(connections, given.secs, given.verbose, settings) for connections in given.connections]
-    columns = ("connections", "frames/s", "us/frame", "bare us/frame", "ratio", "bare at most/s", "stream", "redis", "worker")
+    columns = (
+        "connections",
+        "frames/s",
+        "us/frame",
+        "bare us/frame",
+        "ratio",
+        "bare at most/s",
+        "stream",
+        "redis",
+        "worker",
+    )
     print("  ".join((*columns, "venue cores")), file=sys.stderr)
     for one in found:
         cores, bare = one["cores"], one["bare"]

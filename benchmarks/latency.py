@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stack import Cpu, Stack
+from rig.stack import Cpu, Stack
 
 from app.codec import BatchCodec
 from app.store.ledger import OPEN

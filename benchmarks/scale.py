@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ingest import settle, sustained
-from stack import Cpu, Stack, rss_mib
+from rig.stack import Cpu, Stack, rss_mib
 
 #: Markets -> connections they are spread over.
 MARKETS = {5: 5, 50: 5, 500: 10}
@@ -27,7 +27,11 @@ def resting(markets: int, connections: int, seconds: float) -> dict[str, Any]:
             time.sleep(5)
             cpu = Cpu(stack.pids())
             time.sleep(seconds)
-            return {"markets": markets, "cores": cpu.cores()["stream"], "mib": round(rss_mib(stack.pids()["stream"]), 1)}
+            return {
+                "markets": markets,
+                "cores": cpu.cores()["stream"],
+                "mib": round(rss_mib(stack.pids()["stream"]), 1),
+            }
         finally:
             stack.close()
 
@@ -55,7 +59,9 @@ def main() -> None:
     """A table for people on stderr, one JSON object on stdout."""
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--secs", type=float, default=8)
-    words.add_argument("--rates", type=float, nargs="*", default=[8_000, 12_000, 16_000, 20_000, 25_000, 30_000, 36_000])
+    words.add_argument(
+        "--rates", type=float, nargs="*", default=[8_000, 12_000, 16_000, 20_000, 25_000, 30_000, 36_000]
+    )
     given = words.parse_args()
     rest = [resting(markets, connections, given.secs) for markets, connections in MARKETS.items()]
     print("markets at rest  stream cores  stream MiB", file=sys.stderr)

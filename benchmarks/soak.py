@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from stack import Cpu, Stack, rss_mib
+from rig.stack import Cpu, Stack, rss_mib
 
 
 def main() -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from app.commands import completion
+from app.commands.progress import Progress
 from app.commands.settings import wired
 from app.model import Market
 from app.pipeline.audit import Audit
@@ -26,7 +28,10 @@ COLUMNS = (
     "--sent", multiple=True, type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Compare with what `collector exchange-server --sent FILE` wrote. May be given several times.",
 )  # fmt: skip
-@click.option("--market", metavar="EXCHANGE/SYMBOL", help="Only this market, as in binance/btcusdt.")
+@click.option(
+    "--market", metavar="EXCHANGE/SYMBOL", shell_complete=completion.markets,
+    help="Only this market, as in binance/btcusdt.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object (docs/cli.md).")
 def audit(deep: bool, sent: tuple[Path, ...], market: str | None, as_json: bool) -> None:
     """Prove that what was received is in the spool, in Redis, in a segment, archived, a counted duplicate, quarantined or
@@ -53,12 +58,8 @@ def audit(deep: bool, sent: tuple[Path, ...], market: str | None, as_json: bool)
             raise click.BadParameter("a market is EXCHANGE/SYMBOL, as in binance/btcusdt", param_hint="--market")
         chosen = Market(exchange, symbol)
 
-    def progress(text: str) -> None:
-        if sys.stderr.isatty():
-            click.echo(f"\r\033[K{text}", nl=False, err=True)
-
-    found = audit_all(wiring, market=chosen, deep=deep, sent=sent, progress=progress)
-    progress("")
+    with Progress() as progress:
+        found = audit_all(wiring, market=chosen, deep=deep, sent=sent, progress=progress)
     if as_json:
         click.echo(json.dumps(found.as_dict()))
     else:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import click
 import msgspec
 
+from app.commands import completion
 from app.commands.settings import wired
 from app.model import Market
 from app.pipeline.certificate import Certificate, certificates
@@ -27,7 +28,9 @@ class _MarketName(click.ParamType[Market]):
 
 
 @click.command()
-@click.option("--market", required=True, type=_MarketName(), help="Such as binance/btcusdt.")
+@click.option(
+    "--market", required=True, type=_MarketName(), shell_complete=completion.markets, help="Such as binance/btcusdt."
+)
 @click.option(
     "--hour", required=True, type=click.DateTime(["%Y-%m-%dT%H", "%Y-%m-%dT%H:%M"]), help="UTC, such as 2026-11-21T14."
 )

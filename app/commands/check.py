@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,6 +138,12 @@ def _directories(settings: Settings) -> Iterator[Finding]:
             probe.unlink()
         except OSError as error:
             yield "fault", f"{key} = {path}: cannot be written: {error.strerror}"
+    for path in {settings.database.path.parent, *wanted.values()}:
+        if path.exists() and path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            yield (
+                "warning",
+                f"{path} can be changed by its group or others, and what it holds with it; chmod go-w {path}",
+            )
     yield from _disk(settings.storage.segments_path)
 
 

@@ -13,9 +13,11 @@ from typing import Any
 
 import click
 
+from app.commands import completion
+
 
 @click.command()
-@click.option("--only", metavar="ROWS", help="Only these rows, as in K2,R3.")
+@click.option("--only", metavar="ROWS", shell_complete=completion.rows, help="Only these rows, as in K2,R3.")
 @click.option(
     "--list", "list_", is_flag=True, help="List every row with its promise, and whether it is drilled, and exit."
 )
@@ -39,6 +41,7 @@ def drill(only: str | None, list_: bool, as_json: bool, keep: Path | None) -> No
     Exit code 0 when every promise was kept, 1 when one was broken (the directory stays then), 2 when it cannot run.
     """
     from app.clock import monotonic_s
+    from app.commands.progress import Progress
     from app.drill.catalogue import ROWS
     from app.drill.installation import Installation
     from app.drill.run import Drill, listed, table, unknown
@@ -56,13 +59,17 @@ def drill(only: str | None, list_: bool, as_json: bool, keep: Path | None) -> No
     configure("CRITICAL")
     began_s = monotonic_s()
 
-    def progress(text: str) -> None:
-        say(f"{monotonic_s() - began_s:4.0f} s  {text}")
-
     site = installed(Installation, keep, rate=5, seed=1)
     kept = False
     try:
-        report = Drill(site, set(rows), progress).run()
+        with Progress() as bar:
+            bar("drill", 0, len(rows), "rows")
+            report = Drill(
+                site,
+                set(rows),
+                lambda text: bar.say(f"{monotonic_s() - began_s:4.0f} s  {text}"),
+                lambda judged: bar("drill", judged, len(rows), "rows"),
+            ).run()
         kept = report.kept
     except CollectorError as error:
         click.echo(f"error: {error}", err=True)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from app import telemetry_logs
+from app.buffer.client import verified
 from app.commands.settings import loaded
 
 QUEUES = ("default", "streams", "flush", "gaps", "archive")
@@ -24,7 +25,7 @@ def exporter(addr: str) -> None:
     the broker's URL with its password stays out of the process list.
     """
     settings = loaded("exporter").settings
-    os.environ["BROKER_URL"] = settings.redis.url  # read when the module is imported
+    os.environ["BROKER_URL"] = verified(settings.redis.url)  # read when the module is imported
     import celery_prometheus_exporter as upstream
 
     def measure(self: Any) -> None:

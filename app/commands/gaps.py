@@ -13,6 +13,7 @@ import msgspec
 
 from app.clock import wall_us
 from app.codec import BatchCodec, ElementRejected
+from app.commands import completion
 from app.commands.settings import wired
 from app.errors import BufferUnavailable
 from app.exchanges import EXCHANGES
@@ -54,7 +55,13 @@ def market_option(context: click.Context, param: click.Parameter, value: str | N
 
 
 @click.command()
-@click.option("--market", metavar="EXCHANGE/SYMBOL", callback=market_option, help="Only this market.")
+@click.option(
+    "--market",
+    metavar="EXCHANGE/SYMBOL",
+    callback=market_option,
+    shell_complete=completion.markets,
+    help="Only this market.",
+)
 @click.option("--feed", type=click.Choice(tuple(FEEDS)), help="Only books, or only trades.")
 @click.option("--since", type=Moment(), help="Only what ended at this time (UTC) or later, or 90s, 15m, 6h, 2d ago.")
 @click.option("--until", type=Moment(), help="Only what began before.")

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from app.commands import completion
 from app.config import Settings
 from app.errors import BufferUnavailable, SettingsError
 from app.model import FEEDS, Market
@@ -61,9 +62,13 @@ def list_(as_json: bool) -> None:
 
 
 @markets.command()
-@click.argument("exchange")
+@click.argument("exchange", shell_complete=completion.exchanges)
 @click.argument("symbols", nargs=-1, required=True, metavar="SYMBOL...")
-@click.option("--feeds", help="What to record of them: orderbook,trades. Default: [collector] feeds.")
+@click.option(
+    "--feeds",
+    shell_complete=completion.feeds,
+    help="What to record of them: orderbook,trades. Default: [collector] feeds.",
+)
 @click.option("--check", is_flag=True, help="Ask the venue first; change nothing unless it lists every symbol.")
 @JSON
 def add(exchange: str, symbols: tuple[str, ...], feeds: str | None, check: bool, as_json: bool) -> None:
@@ -109,8 +114,8 @@ def add(exchange: str, symbols: tuple[str, ...], feeds: str | None, check: bool,
 
 
 @markets.command()
-@click.argument("exchange")
-@click.argument("symbols", nargs=-1, required=True, metavar="SYMBOL...")
+@click.argument("exchange", shell_complete=completion.exchanges)
+@click.argument("symbols", nargs=-1, required=True, metavar="SYMBOL...", shell_complete=completion.symbols)
 @JSON
 def remove(exchange: str, symbols: tuple[str, ...], as_json: bool) -> None:
     """Record SYMBOL... of EXCHANGE no longer: none of their feeds, in whichever [[markets]] they are.

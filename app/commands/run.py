@@ -17,8 +17,14 @@ from app.errors import CollectorError
 @click.option(
     "--port", type=click.IntRange(1, 65535), help="Port of /health and /metrics; default: [collector] metrics_port."
 )
-@click.option("--flower-port", type=click.IntRange(1, 65535), default=5555, show_default=True)
-@click.option("--exporter-port", type=click.IntRange(1, 65535), default=9808, show_default=True)
+@click.option("--flower-port", type=click.IntRange(1, 65535), default=5555, show_default=True, help="Port of Flower.")
+@click.option(
+    "--exporter-port",
+    type=click.IntRange(1, 65535),
+    default=9808,
+    show_default=True,
+    help="Port of the Celery exporter.",
+)
 def run(port: int | None, flower_port: int, exporter_port: int) -> None:
     """Record the configured markets with every process type, on this machine, until Ctrl-C.
 

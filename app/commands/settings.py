@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import click
 
 from app import liveness
@@ -21,7 +23,7 @@ def loaded(process: str | None = None) -> Loaded:
     return found
 
 
-def wired(process: str | None = None) -> Wiring:
-    """The wiring of this process; `process` as above. Raises: SettingsError."""
+def wired(process: str | None = None, step: Callable[[str], None] = lambda name: None) -> Wiring:
+    """The wiring of this process; `process` as above, `step` hears of a flush or archive. Raises: SettingsError."""
     found = loaded(process)
-    return Wiring(found.settings, file=found.file)
+    return Wiring(found.settings, file=found.file, step=step)

@@ -36,7 +36,8 @@ def soak(minutes: float, rate: float, seed: int, as_json: bool, keep: Path | Non
 
     Exit code 0 when it balances, 1 with what differs (the directory stays then), 2 when it cannot run.
     """
-    from app.commands.drill import installed, left, say
+    from app.commands.drill import installed, left
+    from app.commands.progress import Progress
     from app.drill import soak as soaking
     from app.drill.installation import Installation
     from app.errors import CollectorError
@@ -46,7 +47,11 @@ def soak(minutes: float, rate: float, seed: int, as_json: bool, keep: Path | Non
     site = installed(Installation, keep, rate=rate / soaking.EVENTS_PER_RATE, seed=seed)
     balanced = False
     try:
-        result = soaking.soak(site, minutes * 60, seed, say)
+        with Progress() as bar:
+            whole_s = int(minutes * 60)
+            result = soaking.soak(
+                site, minutes * 60, seed, bar.say, lambda now_s: bar("collecting", int(now_s), whole_s, "s")
+            )
         balanced = not result.differences
     except CollectorError as error:
         click.echo(f"error: {error}", err=True)

@@ -8,14 +8,18 @@ import threading
 
 import click
 
+from app.commands.progress import Progress
 from app.commands.settings import wired
 from app.pipeline import periodic
 from app.pipeline.room import FULL
 from app.pipeline.supervise import drain_spools
-from app.store.ledger import REMOVED
+from app.store.ledger import REMOVED, SEALED, VERIFIED
+from app.wiring import Wiring
 
 #: Books that are not judged by then stay without a verdict: moving house does not wait for them.
 LAST_VERDICTS_S = 120.0
+#: What the archive says when an object is proved.
+VERIFIED_STEP = "archive.after_verified"
 
 
 @click.command()
@@ -43,7 +47,12 @@ def archive(final: bool) -> None:
     Beat does this every [collector] archive_interval_secs. Nothing local is removed before its bytes in the store are
     proved equal. Safe to interrupt and to repeat. Exit code 1 when something stays for the next run.
     """
-    wiring = wired()
+
+    def step(name: str) -> None:
+        if name == VERIFIED_STEP and progress.shown:
+            progress("archive", rows - _to_archive(wiring), rows, "rows")
+
+    wiring = wired(step=step)
     stop = threading.Event()
     if final:
         drained = drain_spools(wiring)
@@ -55,7 +64,9 @@ def archive(final: bool) -> None:
             wiring.report_counts()
             click.echo(json.dumps({"flush": flushed}))
             sys.exit(1)
-    report = periodic.archive(wiring, stop, final=final)
+    with Progress() as progress:
+        rows = _to_archive(wiring) if progress.shown else 0
+        report = periodic.archive(wiring, stop, final=final)
     wiring.report_counts()
     left: dict[str, object] = {}
     if final:
@@ -66,3 +77,10 @@ def archive(final: bool) -> None:
     click.echo(json.dumps(report))
     unfinished = report.get("skipped") or report.get("failed") or report.get("timed_out") or any(left.values())
     sys.exit(1 if unfinished else 0)
+
+
+def _to_archive(wiring: Wiring) -> int:
+    """Rows of sealed segments that are not proved yet, once for each store they go to."""
+    entries = wiring.ledger.segments(SEALED)
+    proved = sum(one.rows for e in entries for one in wiring.ledger.objects(e.number) if one.state == VERIFIED)
+    return max(0, len(wiring.stores) * sum(entry.rows or 0 for entry in entries) - proved)

@@ -7,7 +7,9 @@ import sys
 
 import click
 
+from app.commands import completion
 from app.commands.gaps import Moment, market_option
+from app.commands.progress import Progress
 from app.commands.settings import wired
 from app.errors import StoreError
 from app.objects.store import Store
@@ -32,6 +34,7 @@ def _markets(context: click.Context, parameter: click.Parameter, given: tuple[st
     multiple=True,
     metavar="EXCHANGE/SYMBOL",
     callback=_markets,
+    shell_complete=completion.markets,
     help="Only this market; repeatable.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
@@ -46,7 +49,8 @@ def verify(prefix: str, since: int | None, until: int | None, markets: tuple[str
         raise click.UsageError("--since is not before --until")
     wiring = wired()
     scope = Scope(prefix, markets, _ms(since), _ms(until))
-    reports = {store.name: _verified(store, wiring.ledger, scope) for store in wiring.stores}
+    with Progress() as progress:
+        reports = {store.name: _verified(store, wiring.ledger, scope, progress) for store in wiring.stores}
     if as_json:
         click.echo(json.dumps(_together(reports)))
     else:
@@ -60,22 +64,16 @@ def verify(prefix: str, since: int | None, until: int | None, markets: tuple[str
     sys.exit(1 if any(report.faults for report in reports.values()) else 0)
 
 
-def _verified(store: Store, ledger: Ledger, scope: Scope) -> VerifyReport:
+def _verified(store: Store, ledger: Ledger, scope: Scope, progress: Progress) -> VerifyReport:
     """The report of one store; one that cannot be read is a fault, and keeps no other one from being read."""
-    on_terminal = sys.stderr.isatty()
 
-    def progress(report: VerifyReport) -> None:
-        if on_terminal:
-            said = f"{store.name}: {report.objects} of {report.listed} objects, {report.rows} rows, {len(report.faults)} faults"
-            click.echo(f"\r{said}", nl=False, err=True)
+    def read(report: VerifyReport) -> None:
+        progress(store.name, report.objects, report.listed, "objects")
 
     try:
-        report = verify_objects(store, ledger, scope=scope, progress=progress)
+        return verify_objects(store, ledger, scope=scope, progress=read)
     except StoreError as error:
-        report = VerifyReport(faults=[Fault("", str(error))])
-    if on_terminal:
-        click.echo(err=True)
-    return report
+        return VerifyReport(faults=[Fault("", str(error))])
 
 
 def _together(reports: dict[str, VerifyReport]) -> dict[str, object]:

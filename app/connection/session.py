@@ -177,7 +177,8 @@ class Session:
         if verdict is Verdict.RESET and feed == ORDERBOOK:
             self._awaiting_snapshot.pop(symbol, None)
         if hole is not None:
-            ids, cause = (str(hole.from_id), str(hole.to_id)), "sequence" if feed == ORDERBOOK else "missing_ids"
+            cause = "sequence" if feed == ORDERBOOK else "missing_ids"
+            ids = str(hole.from_id), str(hole.to_id)
             outputs.append(Gap(symbol, feed, number, *ids, hole.size, hole.before_us, received_us, cause))
             asked = symbol in self._snapshots  # to subscribe anew would bring no snapshot, and make another hole
             if feed == ORDERBOOK and not asked and now_s >= self._awaiting_snapshot.get(symbol, now_s):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+from collections.abc import Collection
 from contextlib import suppress
 from http.cookies import CookieError
 from typing import Any
@@ -21,6 +22,7 @@ from urllib.parse import urlsplit
 import websocket
 from websocket._abnf import frame_buffer
 
+from app.addresses import peer_complaint
 from app.clock import monotonic_s
 from app.connection.backoff import told_s
 
@@ -150,11 +152,19 @@ class Socket:
     #: Monotonic second at which `receive` returns with nothing.
     _until_s = 0.0
 
-    def __init__(self, url: str, *, connect_timeout_s: float, max_frame_bytes: int, proxy: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        connect_timeout_s: float,
+        max_frame_bytes: int,
+        proxy: str | None = None,
+        private_hosts: Collection[str] = (),
+    ) -> None:
         """Connect. No `Origin` header is sent (Upbit would allow one request per 10 s), redirects are not followed.
 
-        The handshake must be over `connect_timeout_s` after the call, however slowly the peer answers.
-        Raises: ConnectionFailed.
+        The handshake must be over `connect_timeout_s` after the call, however slowly the peer answers. A name that leads
+        into a private network is left at once, unless `private_hosts` ([security]) has it. Raises: ConnectionFailed.
         """
         keepalive = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
         if hasattr(socket, "TCP_KEEPIDLE"):
@@ -196,9 +206,18 @@ class Socket:
             raise ConnectionFailed(f"{type(error).__name__}: {error}") from error
         finally:
             done.set()
+        self._leave_strangers(urlsplit(proxy or url).hostname or "", private_hosts)
         self._timeout_s = connect_timeout_s
         #: Pings and pongs so far: signs of life of the connection, not of any feed.
         self.control_frames = 0
+
+    def _leave_strangers(self, host: str, private_hosts: Collection[str]) -> None:
+        """Nothing but the handshake has been said yet, and over TLS the peer has proved the name."""
+        with suppress(OSError):  # it is gone already: the first `receive` says so
+            peer = self._ws.sock.getpeername()[0] if self._ws.sock is not None else host
+            if why := peer_complaint(peer, host, private_hosts):
+                self.close()
+                raise ConnectionFailed(why)
 
     def _cut_off(self, after_s: float, done: threading.Event, late: threading.Event) -> None:
         """End a handshake that is not over in time: the library's timeout begins anew with each byte."""

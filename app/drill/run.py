@@ -48,8 +48,14 @@ class Report:
 class Drill:
     """One run over `rows` on an installation that is not started yet."""
 
-    def __init__(self, site: Installation, rows: Collection[str], say: Callable[[str], None]) -> None:
-        self._site, self._rows, self._say = site, rows, say
+    def __init__(
+        self,
+        site: Installation,
+        rows: Collection[str],
+        say: Callable[[str], None],
+        judged: Callable[[int], None] = lambda rows: None,
+    ) -> None:
+        self._site, self._rows, self._say, self._judged = site, rows, say, judged
         self._verdicts: dict[str, Verdict] = {
             row.id: only_tested(row) for row in ROWS if row.id in rows and not row.drilled
         }
@@ -142,6 +148,7 @@ class Drill:
                 verdict = judge(row, seen[step], after.of(row.scope) - before.of(row.scope), against)
                 self._verdicts[row.id] = verdict
                 self._say(line(verdict))
+                self._judged(len(self._verdicts))
 
 
 def line(verdict: Verdict) -> str:

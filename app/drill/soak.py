@@ -154,8 +154,14 @@ class Soaked:
         }
 
 
-def soak(site: Installation, seconds: float, seed: int, say: Callable[[str], None]) -> Soaked:
-    """From the start of the processes to the account. Raises: CollectorError."""
+def soak(
+    site: Installation,
+    seconds: float,
+    seed: int,
+    say: Callable[[str], None],
+    collected: Callable[[float], None] = lambda seconds: None,
+) -> Soaked:
+    """From the start of the processes to the account; `collected` hears how long it has gone on. Raises: CollectorError."""
     result = Soaked(seed)
     todo = schedule(seed, seconds)
     try:
@@ -164,6 +170,7 @@ def soak(site: Installation, seconds: float, seed: int, say: Callable[[str], Non
         began_s, measured = monotonic_s(), 0
         while (now_s := monotonic_s() - began_s) < seconds:
             site.check()
+            collected(now_s)
             if now_s >= measured * SERIES_S:
                 measured = int(now_s / SERIES_S) + 1
                 result.series.append(point := _measure(site, now_s))

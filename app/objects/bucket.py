@@ -9,7 +9,7 @@ import base64
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from threading import Lock
@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, cast
 from app.errors import KeyTaken, StoreError, StoreRefused, StoreUnavailable, VerifyFailed
 from app.objects import s3_errors
 from app.objects.disk import sha256_of
-from app.objects.endpoint import checked_endpoint, is_loopback
+from app.objects.endpoint import checked_endpoint, is_loopback, leads_astray, stay
 from app.objects.layout import checked_key, is_key
 from app.objects.pace import Pace, PacedFile, TooSlow
 from app.objects.probe import PROBE_KEY, Answer, probe
@@ -56,12 +56,13 @@ class BucketStore:
         read_timeout_s: float = 60,
         attempts: int = 5,
         monotonic_s: Callable[[], float] = lambda: 0.0,
+        private_hosts: Collection[str] = (),
         retried: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = f"s3:{bucket}"
         self.bucket, self.region = bucket, region
-        self._endpoint_url = checked_endpoint(endpoint_url) if endpoint_url else None
-        self._access_key, self._secret_key = access_key, secret_key
+        self._endpoint_url = checked_endpoint(endpoint_url, private_hosts) if endpoint_url else None
+        self._access_key, self._secret_key, self._private_hosts = access_key, secret_key, private_hosts
         self._connect_timeout_s, self._read_timeout_s, self._attempts = connect_timeout_s, read_timeout_s, attempts
         self._now_s, self._retried = monotonic_s, retried
         self._lock = Lock()
@@ -270,13 +271,9 @@ class BucketStore:
         except boto.BotoCoreError as error:
             detail = self._redacted(s3_errors.line(f"{type(error).__name__}: {error}")[:300])
             refused = (
-                boto.NoCredentialsError,
-                boto.PartialCredentialsError,
-                boto.ProfileNotFound,
-                boto.ParamValidationError,
-                boto.ValidationError,
-                boto.UnauthorizedSSOTokenError,
-            )
+                boto.NoCredentialsError, boto.PartialCredentialsError, boto.ProfileNotFound, boto.ParamValidationError,
+                boto.ValidationError, boto.UnauthorizedSSOTokenError,
+            )  # fmt: skip
             if isinstance(error, refused) or "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise StoreRefused(self.name, key, detail) from error
             raise StoreUnavailable(self.name, key, detail) from error
@@ -306,8 +303,16 @@ class BucketStore:
                 config["proxies"] = {}
         session = Session(self._access_key, self._secret_key)
         client = session.client("s3", self.region, endpoint_url=self._endpoint_url, config=Config(**config))
+        if self._endpoint_url is not None:  # Amazon's own names may lead into a private network of its customer
+            client.meta.events.register("before-call.s3", stay)
+            client.meta.events.register("before-send.s3", self._before_send)
         client.meta.events.register("needs-retry.s3", self._attempted)
         return client
+
+    def _before_send(self, request: Any, **_: Any) -> None:
+        """Of every request, also one that was sent elsewhere: a name that leads into a private network is refused."""
+        if why := leads_astray(request.url, self._private_hosts):
+            raise StoreRefused(self.name, "", why)
 
     def _attempted(self, attempts: int, **_: Any) -> None:
         """Botocore asks after each attempt of a request, the `attempts`th, whether it is to be made again."""

@@ -1,4 +1,4 @@
-"""Where an S3 endpoint may be. Pure.
+"""Where an S3 endpoint may be: by its own words, and by what its name resolves to.
 
 Objects and credentials must not travel in the clear, and no setting may turn Collector into a reader of a cloud host's
 metadata service, which hands out credentials.
@@ -7,18 +7,16 @@ metadata service, which hands out credentials.
 from __future__ import annotations
 
 import socket
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from collections.abc import Collection
+from typing import Any
 from urllib.parse import urlsplit
 
+from app.addresses import host_complaint, is_here, is_listed, peer_complaint
 from app.errors import SettingsError
 
-#: Metadata services outside the link-local ranges.
-#: Source: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html
-_METADATA = {ip_address("fd00:ec2::254")}
 
-
-def checked_endpoint(url: str) -> str:
-    """`url` itself: https, or http to this very host.
+def checked_endpoint(url: str, private_hosts: Collection[str] = ()) -> str:
+    """`url` itself: https, or http to this very host; `private_hosts` may be private, and go by http too.
 
     Raises: SettingsError, one sentence that names the key and the remedy and never repeats a password.
     """
@@ -33,32 +31,40 @@ def checked_endpoint(url: str) -> str:
         raise _fault("holds a user or password", "move them to AWS_ACCESS_KEY and AWS_SECRET_KEY")
     if parts.query or parts.fragment:
         raise _fault(f"{url!r} has a query or fragment", "write it as https://host[:port]")
-    address = _address(host)
-    if address is not None and (address.is_link_local or address in _METADATA):
-        raise _fault(f"{url!r} is link-local, where hosts serve their credentials", "name the store's own host")
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(url)):
-        raise _fault(f"{url!r} is not encrypted", "use https; http is allowed to localhost only")
+    if (why := host_complaint(host, private_hosts)) is not None:
+        raise SettingsError(f"[aws] endpoint_url {url!r} {why}")
+    in_the_clear = parts.scheme == "http" and (is_here(host) or is_listed(host, private_hosts))
+    if parts.scheme != "https" and not in_the_clear:
+        raise _fault(
+            f"{url!r} is not encrypted", "use https; http is allowed to localhost and [security] private_hosts only"
+        )
     return url
 
 
 def is_loopback(url: str) -> bool:
     """Whether `url` stays on this host by its own words, without asking a resolver."""
+    return is_here(urlsplit(url).hostname or "")
+
+
+def leads_astray(url: str, private_hosts: Collection[str] = ()) -> str | None:
+    """Why nothing may be sent to `url`, by what its host resolves to now; None where it may, or where it does not resolve.
+
+    boto3 resolves it once more when it connects; over TLS the peer has to prove the name, whatever it resolves to then.
+    """
     host = urlsplit(url).hostname or ""
-    address = _address(host)
-    return host == "localhost" or (address is not None and address.is_loopback)
-
-
-def _address(host: str) -> IPv4Address | IPv6Address | None:
-    """The address that `host` spells, also as a resolver would take it without looking: 2852039166, 0xa9.254.43518."""
     try:
-        address = ip_address(host)
-    except ValueError:
-        try:
-            return IPv4Address(socket.inet_aton(host))
-        except OSError:
-            return None
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address
+        found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except OSError:
+        return None
+    return next(filter(None, (peer_complaint(peer, host, private_hosts) for peer in sorted(found))), None)
+
+
+def stay(params: dict[str, Any], **_: object) -> None:
+    """For boto3 (`before-call`): this request goes to no other region.
+
+    It would ask head_bucket where that is, which a store that redirects answers likewise, and so on without end (1.42).
+    """
+    params["context"].setdefault("s3_redirect", {})["redirected"] = True
 
 
 def _fault(fault: str, remedy: str) -> SettingsError:

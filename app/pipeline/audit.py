@@ -7,7 +7,7 @@ Believes no counter: numbers come from ranges and losses, rows are counted now, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from app.objects.manifest import Manifest
 from app.objects.parquet import Row
 from app.pipeline import sent as sent_files
 from app.pipeline.reckoning import going
-from app.pipeline.sent import SentReport
+from app.pipeline.sent import Progress, SentReport
 from app.pipeline.survey import Survey, survey
 from app.pipeline.verify import VerifyReport, verify
 from app.quality.balance import Balance, Difference, conserve
@@ -83,14 +83,14 @@ def audit(
     market: Market | None = None,
     deep: bool = False,
     sent: Sequence[Path] = (),
-    progress: Callable[[str], None] = lambda text: None,
+    progress: Progress = lambda what, done, total, unit: None,
 ) -> Audit:
     """The balance of all markets, or of one. `sent`: what the built-in exchanges wrote, to be compared row by row.
 
     Raises: BufferUnavailable, StoreUnavailable, StoreRefused, OSError for a file of `sent`; SQLAlchemy's errors for an
     unusable ledger.
     """
-    progress("reading spools, lists, segments and the ledger")
+    progress("spools, lists, segments", 0, 0, "")
     verified = {entry.key: entry for entry in _verified(wiring)}
     read = survey(
         wiring, count=True, archived={(e.segment, e.exchange, e.symbol, e.data_type) for e in verified.values()}
@@ -161,19 +161,18 @@ def _differs(what: str, key: tuple[str, str, str], where: str, why: str) -> Diff
     return Difference(f"{what}, {exchange}/{symbol} {feed}", where, why)
 
 
-def _manifests(
-    wiring: Wiring, read: Survey, result: Audit, market: Market | None, progress: Callable[[str], None]
-) -> None:
+def _manifests(wiring: Wiring, read: Survey, result: Audit, market: Market | None, progress: Progress) -> None:
     """What objects hold by their manifests, against the ledger's ranges, or the segment's while its file is kept."""
     # What was still open when it was read may have been sealed and archived since, with more in it.
     kept = {one.entry.number: one.told for one in read.segments if one.settled}
     gone = {number for number, state in read.ledger.states.items() if state in (REMOVING, REMOVED)}
     listed: dict[tuple[str, str, str], Counter[_Listed]] = {}
-    for entry in _verified(wiring):
+    entries = _verified(wiring)
+    for place, entry in enumerate(entries, 1):
         key = entry.exchange, entry.symbol, entry.data_type
         if market is not None and key[:2] != (market.exchange, market.symbol):
             continue
-        progress(f"{result.manifests} manifests")
+        progress("manifests", place, len(entries), "manifests")
         try:
             with wiring.store.open(entry.manifest_key or entry.key) as file:
                 told = manifest.decode(file.read())
@@ -247,9 +246,7 @@ def _rows_by_epoch(read: Survey) -> Iterator[Difference]:
                 yield _differs(f"segment {one.entry.number}", key[:3], str(one.path), why)
 
 
-def _deep(
-    wiring: Wiring, result: Audit, market: Market | None, verified: set[str], progress: Callable[[str], None]
-) -> VerifyReport:
+def _deep(wiring: Wiring, result: Audit, market: Market | None, verified: set[str], progress: Progress) -> VerifyReport:
     """Every object read whole: bytes, rows, and rows of each connection."""
 
     def seen(told: Manifest, chunks: Iterator[list[Row]]) -> None:
@@ -266,7 +263,7 @@ def _deep(
         return VerifyReport()  # the store may not even have been made
     report = verify(
         wiring.store, wiring.ledger, prefix=f"{market}/" if market else "", seen=seen,
-        progress=lambda r: progress(f"{r.objects} objects, {r.rows} rows"),
+        progress=lambda r: progress("objects read whole", r.objects, r.listed, "objects"),
     )  # fmt: skip
     under_way = {entry.key for entry in wiring.ledger.objects()} - verified
     for fault in report.faults:

@@ -21,7 +21,8 @@ def ask(stream: Stream, symbol: str, budget: Budget) -> RestBook:
     if venue.rest_path is None:
         return RestBook(None, (), ())
     pace = exchange_of(stream.exchange, stream.source).limits.rest
-    rest = Rest(stream.exchange, stream.rest_url, stream.proxy, pace, budget, monotonic_s)
+    where = stream.exchange, stream.rest_url, stream.proxy
+    rest = Rest(*where, pace, budget, monotonic_s, stream.private_hosts)
     try:
         return venue.rest(rest.get(venue.rest_path(symbol)).body)
     except VenueUnavailable as error:

@@ -162,6 +162,7 @@ class Connection:
                 connect_timeout_s=websocket.connect_timeout_secs,
                 max_frame_bytes=websocket.max_frame_bytes,
                 proxy=self.stream.proxy,
+                private_hosts=self.stream.private_hosts,
             )
         except ConnectionFailed as error:
             self._refused(error)

@@ -30,6 +30,8 @@ class Stream(msgspec.Struct, frozen=True):
     data_timeout_s: dict[str, float]
     #: Which feed of the venue, where it has several (`app.exchanges.exchange_of`).
     source: str | None = None
+    #: As `[security] private_hosts`.
+    private_hosts: tuple[str, ...] = ()
 
 
 def chosen(settings: Settings) -> dict[str, Exchange]:
@@ -66,6 +68,7 @@ def streams(settings: Settings, exchanges: Mapping[str, Exchange]) -> tuple[Stre
                 Subscription(carried, feeds, venue.orderbook_channel, venue.trade_channel),
                 dict.fromkeys(carried, timeout_s),
                 venue.source,
+                settings.security.private_hosts,
             )  # fmt: skip
     return tuple(planned[key] for key in sorted(planned))
 

@@ -29,6 +29,8 @@ from app.store.ledger import OPEN, SEALED, SEALING, VERIFIED
 from app.store.segment import SealedSegment
 from app.wiring import Wiring
 
+#: What is done, how much of it, of how much (0: not known), in which unit.
+Progress = Callable[[str, int, int, str], None]
 #: Examples of one kind of difference that are named.
 EXAMPLES = 5
 FAR_US = 2**62
@@ -80,7 +82,7 @@ def compare(
     files: Sequence[Path],
     balances: Sequence[Balance],
     market: Market | None,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> tuple[SentReport, list[Difference]]:
     """The report, and what breaks one of the three rules. Raises: OSError, BufferUnavailable, StoreError."""
     report = SentReport()
@@ -134,7 +136,7 @@ def _market(entry: dict[str, Any]) -> str:
 
 def _note_sent(
     database: sqlite3.Connection, files: Sequence[Path], report: SentReport, market: Market | None,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> None:  # fmt: skip
     for _, entry in _lines(files, market):
         if "data" in entry or "withheld" in entry:
@@ -144,12 +146,12 @@ def _note_sent(
             database.execute(_SENT, (_market(entry), item, text, times))
             report.sent += times
             if report.sent % 10_000 == 0:
-                progress(f"{report.sent} events that were sent")
+                progress("events that were sent", report.sent, 0, "events")
 
 
 def _note_held(
     database: sqlite3.Connection, wiring: Wiring, read: Survey, reasons: Reasons, market: Market | None,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> None:  # fmt: skip
     """Everything held: what is under way (which may be stored a moment later, so it counts no times), then rows."""
     kinds = {epoch.id: epoch.kind for epoch in read.records.epochs.values()}
@@ -180,7 +182,7 @@ def _note_held(
                 continue  # a book that was asked for over REST: no connection brought it
             note(*key, identity, us, data, 1, kinds.get(epoch) == "rest")
         stored += len(rows)
-        progress(f"{stored} rows")
+        progress("rows that are stored", stored, 0, "rows")
 
 
 def _stored(wiring: Wiring, market: Market | None) -> Iterator[tuple[tuple[str, str, str], list[Any]]]:

@@ -22,7 +22,9 @@ def ask(stream: Stream, symbol: str, budget: Budget) -> Decoded:
     exchange = exchange_of(stream.exchange, stream.source)
     path = exchange.book_path(stream.subscription, symbol)
     assert path is not None, f"{stream.exchange} brings the snapshots of this channel itself"
-    answer = Rest(stream.exchange, stream.rest_url, stream.proxy, exchange.limits.rest, budget, monotonic_s).get(path)
+    where = stream.exchange, stream.rest_url, stream.proxy
+    rest = Rest(*where, exchange.limits.rest, budget, monotonic_s, stream.private_hosts)
+    answer = rest.get(path)
     if answer.status != 200:
         words = answer.body[:WORDS_CHARS].decode(errors="replace")
         raise VenueUnavailable(stream.exchange, f"HTTP {answer.status} to {path}: {words}")

@@ -6,24 +6,28 @@ import difflib
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 
-import httpx
-
 from app.buffer.budget import Budget
+from app.clock import monotonic_s
 from app.config import Settings
 from app.connection.backoff import DEFAULT_RETRY_AFTER_S, told_s
-from app.errors import BufferUnavailable, FrameRejected, VenueNotAsked
+from app.errors import BufferUnavailable, FrameRejected, VenueNotAsked, VenueUnavailable
 from app.exchanges import exchange_of
 from app.model import Market
 from app.pipeline.plan import Stream
+from app.pipeline.rest import Answer, ask
 from app.settings_rules import shown
 
-TIMEOUT_S = 5.0
 #: So many listed symbols are offered for one that is not.
 NEAR = 3
 
 
 def listed(
-    name: str, source: str | None, rest_url: str, proxy: str | None, budget: Budget | None = None
+    name: str,
+    source: str | None,
+    rest_url: str,
+    proxy: str | None,
+    budget: Budget | None = None,
+    private_hosts: Collection[str] = (),
 ) -> frozenset[str]:
     """Canonical symbols that the exchange `name` has open for trading, asked for now, in one request.
 
@@ -34,31 +38,23 @@ def listed(
         raise VenueNotAsked(name, "the budget of requests is used up", f"ask again in {max(1, round(wait_s))} s")
     wrong = f"is [exchanges.{name}] rest_url = {shown('exchanges.rest_url', rest_url)} right?"
     try:
-        response = httpx.get(
-            rest_url.rstrip("/") + exchange.symbols_path,
-            timeout=TIMEOUT_S,
-            proxy=proxy,
-            trust_env=False,
-            headers={"User-Agent": "collector"},
-        )
-        _refuse(name, response, budget, wrong)
-        return exchange.listed(response.content)
-    except httpx.TransportError as error:
+        answer = ask(name, rest_url, exchange.symbols_path, proxy, monotonic_s, private_hosts)
+        _refuse(name, answer, budget, wrong)
+        return exchange.listed(answer.body)
+    except VenueUnavailable as error:
         remedy = f"is the network up? else set [exchanges.{name}] rest_url or proxy"
-        raise VenueNotAsked(name, f"no answer: {error or type(error).__name__}", remedy, lasting=True) from error
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # ValueError: a kind of proxy that httpx has not
-        raise VenueNotAsked(name, str(error), f"set [exchanges.{name}] rest_url or proxy", lasting=True) from error
+        raise VenueNotAsked(name, f"no answer: {error.words}", remedy, lasting=True) from error
     except FrameRejected as error:
         raise VenueNotAsked(name, f"it answers something else ({error})", wrong, lasting=True) from error
 
 
-def _refuse(name: str, response: httpx.Response, budget: Budget | None, wrong: str) -> None:
+def _refuse(name: str, answer: Answer, budget: Budget | None, wrong: str) -> None:
     """Raises VenueNotAsked for every answer but a success; a venue that wants to be left alone is left alone by all."""
-    status = response.status_code
-    if response.is_success:
+    status = answer.status
+    if 200 <= status < 300:
         return
     if status in (418, 429):
-        told = told_s(response.headers.get("retry-after", ""))
+        told = told_s(answer.retry_after)
         wait_s = DEFAULT_RETRY_AFTER_S if told is None else told
         if budget is not None:
             with suppress(BufferUnavailable):
@@ -81,7 +77,8 @@ def unlisted(stream: Stream, budget: Budget) -> dict[str, str] | None:
     away; all workers know of it then.
     """
     try:
-        found = listed(stream.exchange, stream.source, stream.rest_url, stream.proxy, budget)
+        where = stream.exchange, stream.source, stream.rest_url, stream.proxy
+        found = listed(*where, budget, stream.private_hosts)
     except VenueNotAsked as error:
         return None if error.stay_away else {}
     except BufferUnavailable:
@@ -100,9 +97,9 @@ def findings(settings: Settings, markets: Collection[Market], budget: Budget) ->
         where = name, venue.source, venue.rest_url, venue.proxy
         try:
             try:
-                found = listed(*where, budget)
+                found = listed(*where, budget, settings.security.private_hosts)
             except BufferUnavailable:
-                found = listed(*where)
+                found = listed(*where, None, settings.security.private_hosts)
         except VenueNotAsked as error:
             yield "fault" if error.lasting else "warning", str(error)
             continue

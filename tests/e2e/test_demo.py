@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from app.launch.environment import clean
+from tests.integration.test_cli_contract import as_told
 from tests.support.path import until
 from tests.support.rig import CHECKOUT, MARKETS
 
@@ -107,6 +108,7 @@ def balanced(demo: Demo) -> dict[str, Any]:
     """The last line of a demo that went well."""
     figures: dict[str, Any] = json.loads(demo.lines[-1])
     assert figures.keys() == KEYS
+    as_told("collector demo", figures)
     outcomes = (figures["stored"], figures["duplicates"], figures["quarantined"], figures["lost"])
     assert figures["received"] == sum(outcomes) > 0
     assert (figures["quarantined"], figures["lost"]) == (0, 0)

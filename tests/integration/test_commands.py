@@ -166,6 +166,17 @@ def test_an_unknown_exchange_is_one_line_that_says_which_there_are(rig: Rig) -> 
     assert "binance" in line
 
 
+def test_check_warns_of_a_data_directory_that_others_can_change(recorder: Rig) -> None:
+    assert call(recorder, "check").returncode == 0
+    data = recorder.settings.database.path.parent
+    data.chmod(0o775)
+    done = call(recorder, "check", "--json")
+    warnings = [warning for warning in json.loads(done.stdout)["warnings"] if "chmod" in warning]
+    assert (done.returncode, warnings) == (
+        0, [f"directories: {data} can be changed by its group or others, and what it holds with it; chmod go-w {data}"],
+    )  # fmt: skip
+
+
 # flush, archive, verify
 
 

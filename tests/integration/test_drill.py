@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.launch.environment import clean
+from tests.integration.test_cli_contract import as_told
 from tests.support.rig import CHECKOUT
 
 #: After R1 an exchange claims to have sent an event that nobody ever received, and a goodbye that was heard.
@@ -49,6 +50,7 @@ def test_a_killed_stream_worker_keeps_its_promise_and_an_event_that_is_nowhere_b
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     told = json.loads(done.stdout)
+    as_told("collector drill --json", told)
     k1, r1 = told["rows"]
     # A machine that is busy with other things may take longer than is promised; nothing else may be amiss.
     assert k1["outcome"] == "kept" or k1["why"].startswith("back at work after"), k1

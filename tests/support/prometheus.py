@@ -50,9 +50,18 @@ class Prometheus:
     """One server with its configuration, storage and log in `directory`, on a port of its own."""
 
     def __init__(
-        self, directory: Path, targets: Mapping[str, str], *, rules: Sequence[Path] = (), interval: str = "1s"
+        self,
+        directory: Path,
+        targets: Mapping[str, str],
+        *,
+        rules: Sequence[Path] = (),
+        interval: str = "1s",
+        text: str = "",
     ) -> None:
-        """`targets`: job -> host:port, scraped every `interval` at /metrics; `rules`: rule files, judged as often."""
+        """`targets`: job -> host:port, scraped every `interval` at /metrics; `rules`: rule files, judged as often.
+
+        `text`: a whole configuration instead of these.
+        """
         program = binary("prometheus")
         directory.mkdir(parents=True)
         config = directory / "prometheus.yml"
@@ -61,7 +70,7 @@ class Prometheus:
         lines += ["scrape_configs:"]
         for job, target in targets.items():
             lines += [f"  - job_name: {job}", "    static_configs:", f"      - targets: ['{target}']"]
-        config.write_text("\n".join(lines) + "\n")
+        config.write_text(text or "\n".join(lines) + "\n")
         self.url = f"http://127.0.0.1:{free_port()}"
         self.log = directory / "log"
         with self.log.open("wb") as log:
@@ -75,6 +84,8 @@ class Prometheus:
 
     def _get(self, path: str, **parameters: str) -> Any:
         answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=10, trust_env=False)
+        if answer.status_code == 503:  # it is starting, and says so in plain words
+            answer.raise_for_status()
         told = answer.json()
         if told["status"] != "success":
             raise ValueError(f"{path} {parameters}: {told['error']}")
@@ -125,10 +136,10 @@ class Prometheus:
 
 @contextmanager
 def running(
-    directory: Path, targets: Mapping[str, str], *, rules: Sequence[Path] = (), interval: str = "1s"
+    directory: Path, targets: Mapping[str, str], *, rules: Sequence[Path] = (), interval: str = "1s", text: str = ""
 ) -> Iterator[Prometheus]:
     """A server for the time of a `with`."""
-    server = Prometheus(directory, targets, rules=rules, interval=interval)
+    server = Prometheus(directory, targets, rules=rules, interval=interval, text=text)
     try:
         yield server
     finally:

@@ -217,6 +217,25 @@ def test_a_secret_comes_from_a_file_and_an_open_file_is_warned_about(tmp_path: P
     assert warning == f"AWS_SECRET_KEY_FILE = {open_} holds secrets and is open to group or others; chmod 600 {open_}"
 
 
+@pytest.mark.parametrize(
+    ("lines", "mode", "warned"),
+    [
+        ('[redis]\nurl = "redis://:s3cret@db:6379/0"\n', 0o644, True),
+        ('[aws]\naccess_key = "AKIA"\nsecret_key = "hush"\n', 0o640, True),
+        ('[redis]\nurl = "redis://:s3cret@db:6379/0"\n', 0o600, False),
+        ('[redis]\nurl = "redis://db:6379/0"\n', 0o644, False),
+    ],
+)
+def test_a_settings_file_that_holds_a_secret_and_is_open_is_warned_about(
+    tmp_path: Path, lines: str, mode: int, warned: bool
+) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text(MARKET + lines)
+    file.chmod(mode)
+    said = f"settings.toml holds secrets and is open to group or others; chmod 600 {file}"
+    assert load(file, {}).warnings == ((said,) if warned else ())
+
+
 def test_a_planted_secret_appears_in_no_description_repr_or_fault(tmp_path: Path) -> None:
     environ = {
         "AWS_ACCESS_KEY": "CANARY1",

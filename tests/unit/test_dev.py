@@ -28,6 +28,13 @@ esac
 """
 
 
+LINT = [
+    "-m ruff check .",
+    "-m mypy --strict app tasks",
+    "-m bandit -q -c pyproject.toml -r app tasks celeryconfig.py dev.py",
+]
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A checkout with a played .venv that is ready to be used but was never marked."""
@@ -38,7 +45,8 @@ def checkout(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "Makefile", root)
     (root / "requirements.lock").write_text("one==1 \\\n    --hash=sha256:00\ntwo==2 \\\n    --hash=sha256:00\n")
     (root / "pyproject.toml").write_text("")
-    (root / "benchmarks" / "flush.py").write_text("")
+    for name in ("all", "flush"):
+        (root / "benchmarks" / f"{name}.py").write_text("")
     for name in ("python", "collector"):
         played(root / ".venv" / "bin" / name)
     return root
@@ -167,16 +175,45 @@ def test_exit_codes_and_arguments_go_through(checkout: Path) -> None:
     assert (answer.returncode, calls(checkout)[-1]) == (7, "demo --duration 60")
 
 
-def test_lint_runs_both_and_fails_when_either_does(checkout: Path) -> None:
+def test_lint_runs_all_and_fails_when_one_does(checkout: Path) -> None:
     assert run(checkout, "lint", PLAY_FAIL="ruff").returncode == 1
-    assert calls(checkout)[-2:] == ["-m ruff check .", "-m mypy --strict app tasks"]
+    assert calls(checkout)[-3:] == LINT
 
 
-def test_benchmarks_are_listed_and_run_by_name(checkout: Path) -> None:
-    assert run(checkout, "bench").stdout == "flush\n"
+@pytest.mark.parametrize(
+    ("told", "code", "words"),
+    [
+        ({"name": "one", "version": "1", "vulns": []}, 0, "known holes: 0 in 1 packages"),
+        ({"name": "one", "skip_reason": "not there"}, 0, "known holes: 0 in 0 packages; not seen: one"),
+        (
+            {"name": "one", "version": "1", "vulns": [{"id": "CVE-1", "fix_versions": ["2"]}]},
+            1,
+            "one 1: CVE-1, mended in 2",
+        ),
+        (None, 0, "known holes: not looked for, the network or its service did not answer: ERROR: no route"),
+    ],
+)
+def test_check_fails_for_a_known_hole_and_says_so_where_nobody_could_be_asked(
+    checkout: Path, told: dict[str, object] | None, code: int, words: str
+) -> None:
+    answer = (
+        "echo ERROR: no route >&2; exit 1"
+        if told is None
+        else f"echo '{json.dumps({'dependencies': [told]})}'; exit {code}"
+    )
+    played(checkout / ".venv" / "bin" / "python", PLAYED.replace("*) printf", f"*pip_audit*) {answer};;\n  *) printf"))
+    done = run(checkout, "check", "-k", "words")
+    assert done.returncode == code and words in done.stderr
+    tests = "-m pytest -ra -m not exhaustive -n 3 --dist loadscope --no-loadscope-reorder -k words"
+    assert calls(checkout)[2:] == LINT + [tests] * (code == 0)
+
+
+def test_benchmarks_are_run_all_or_by_name(checkout: Path) -> None:
+    run(checkout, "bench")
+    assert calls(checkout)[-1] == f"{checkout}/benchmarks/all.py"
     run(checkout, "bench", "flush", "--rows", "5")
     assert calls(checkout)[-1] == f"{checkout}/benchmarks/flush.py --rows 5"
-    assert "there are: flush" in run(checkout, "bench", "flsh").stderr
+    assert "there are: all, flush" in run(checkout, "bench", "flsh").stderr
 
 
 def test_make_hands_its_variables_on(checkout: Path) -> None:

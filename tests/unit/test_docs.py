@@ -69,6 +69,7 @@ def test_the_unit_is_the_one_that_the_name_promises() -> None:
 
 def test_the_commented_lines_of_settings_toml_show_the_defaults() -> None:
     examples = {("aws", "bucket"), ("aws", "home_server_name"), ("aws", "endpoint_url"), ("web", "token")}
+    examples |= {("security", "private_hosts")}
     shown = tomllib.loads(re.sub(r"(?m)^# (?=[a-z_]+ = )", "", SETTINGS_TOML))
     expected = {
         (name, key): default for name, cls in SECTIONS.items() for key, default in defaults(cls).items()

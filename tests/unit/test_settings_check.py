@@ -137,3 +137,17 @@ def test_a_file_that_is_missing_or_no_toml_says_which_and_where(tmp_path: Path) 
 def test_no_market_at_all_is_answered_with_an_example(tmp_path: Path) -> None:
     (fault,) = faults(tmp_path, "[collector]\nmetrics_port = 1\n")
     assert fault.splitlines()[1:] == ["    [[markets]]", '    exchange = "binance"', '    symbols = ["btcusdt"]']
+
+
+def test_a_private_endpoint_is_told_with_what_to_add_and_is_right_once_it_is_added(tmp_path: Path) -> None:
+    text = f'{MARKET}[exchanges.okx]\nrest_url = "https://10.0.0.7"\n[aws]\nendpoint_url = "http://store:9000"\n'
+    assert faults(tmp_path, text) == (
+        'aws.endpoint_url = "http://store:9000" (settings.toml:7) has the wrong scheme; use https://'
+        " (http:// for this machine and [security] private_hosts only)",
+        'exchanges.okx.rest_url = "https://10.0.0.7" (settings.toml:5) is a private address; if it is meant, add'
+        " '10.0.0.7' to [security] private_hosts",
+    )
+    (tmp_path / "settings.toml").write_text(f'{text}[security]\nprivate_hosts = ["10.0.0.0/8", "store"]\n')
+    assert load(tmp_path / "settings.toml", {}).settings.security.private_hosts == ("10.0.0.0/8", "store")
+    (fault,) = faults(tmp_path, f'{MARKET}[security]\nprivate_hosts = ["*"]\n')
+    assert "names '*', which is no host" in fault

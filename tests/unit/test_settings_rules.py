@@ -59,6 +59,58 @@ def test_addresses_that_lead_elsewhere_are_refused(rule: str, good: list[str], b
     assert [value for value in bad if complaint(rule, value) is None] == []
 
 
+@pytest.mark.parametrize(
+    ("rule", "value"),
+    [
+        ("exchanges.ws_url", "wss://10.0.0.7/ws"),
+        ("exchanges.rest_url", "https://192.168.1.1"),
+        ("exchanges.proxy", "socks5h://100.64.0.1:1080"),
+        ("markets.base_url", "wss://[fd00::1]"),
+        ("aws.endpoint_url", "https://167772167"),
+    ],
+)
+def test_a_private_address_is_refused_unless_it_is_named(rule: str, value: str) -> None:
+    why = complaint(rule, value)
+    assert why is not None and why.startswith("is a private address; if it is meant, add ")
+    named = ("10.0.0.0/8", "192.168.1.1", "100.64.0.1", "fd00::/8")
+    assert complaint(rule, value, named) is None
+    assert complaint(rule, value, ("example",)) == why
+
+
+def test_a_named_host_may_go_without_tls_and_credentials_services_never() -> None:
+    assert complaint("aws.endpoint_url", "http://store:9000", ("Store",)) is None
+    assert complaint("exchanges.ws_url", "ws://replay:8443", ("replay",)) is None
+    assert complaint("exchanges.ws_url", "http://replay:8443", ("replay",)) is not None
+    named = ("169.254.169.254", "0.0.0.0/0", "::/0")
+    for host in ("169.254.169.254", "[fd00:ec2::254]", "100.100.100.200", "[::ffff:169.254.169.254]"):
+        assert "link-local" in str(complaint("aws.endpoint_url", f"https://{host}", named))
+        assert "link-local" in str(complaint("redis.url", f"redis://{host}"))
+
+
+def test_a_redis_is_at_home_in_a_private_network_and_keeps_its_certificates_verified() -> None:
+    assert complaint("redis.url", "redis://10.0.0.7:6379/0") is None
+    assert complaint("redis.url", "rediss://h:1/0?ssl_cert_reqs=required&ssl_ca_certs=/ca.pem") is None
+    for query in (
+        "ssl_cert_reqs=none",
+        "a=b&ssl_cert_reqs=CERT_NONE",
+        "ssl_check_hostname=false",
+        "ssl_cert_reqs=optional",
+    ):
+        assert "switches the verification" in str(complaint("redis.url", f"rediss://h/0?{query}")), query
+
+
+@pytest.mark.parametrize("rule", ["exchanges.ws_url", "exchanges.rest_url", "aws.endpoint_url", "markets.base_url"])
+def test_a_password_in_an_endpoint_is_refused(rule: str) -> None:
+    scheme = "wss" if rule in ("exchanges.ws_url", "markets.base_url") else "https"
+    assert str(complaint(rule, f"{scheme}://me:pa55@venue.example")).startswith("holds a user or password")
+
+
+def test_what_is_no_host_is_no_private_host() -> None:
+    assert complaint("security.private_hosts", ("store", "10.0.0.0/8", "fd00::1", "a.b-c.internal")) is None
+    for wrong in ("10.0.0.7/8", "http://store", "*", "", "a b"):
+        assert f"names {wrong!r}, which is no host" in str(complaint("security.private_hosts", ("ok", wrong)))
+
+
 def test_names_that_could_leave_their_directory_are_refused() -> None:
     good = ["collector", "a.b-c_d", "5", "x" * 64]
     bad = ["", ".a", "a..b", "a/b", "a\\b", "a b", "a%2e", "é", "x" * 65, "a\n", "a\0"]

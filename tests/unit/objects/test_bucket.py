@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import socket
+import threading
 import traceback
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -414,6 +417,58 @@ def test_a_proxy_of_the_environment_is_not_asked_for_this_host(
     for name in ("HTTP_PROXY", "http_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     a_store(server).prepare()
+    assert [method for method, _, _ in server.requests] == ["HEAD"]
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_to_another_host_is_followed_by_nothing(file: Path, status: int) -> None:
+    asked: list[tuple[str, str]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append((self.server.server_name, self.headers.get("Authorization", "")))  # type: ignore[attr-defined]
+            self.send_response(status)
+            self.send_header("Location", f"http://127.0.0.2:{self.server.server_address[1]}{self.path}")  # type: ignore[misc]
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_PUT = do_HEAD = do_GET
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as here:
+        other = ThreadingHTTPServer(("127.0.0.2", here.server_address[1]), Handler)
+        with other:
+            for one in (here, other):
+                threading.Thread(target=one.serve_forever, args=(0.02,), daemon=True).start()
+            store = BucketStore(
+                "archive", "us-west-2", f"http://127.0.0.1:{here.server_address[1]}", "k", "s", attempts=1
+            )
+            for call in (store.prepare, lambda: store.put(KEY, file, SHA256), lambda: store.open(KEY)):
+                with pytest.raises(StoreError):
+                    call()
+            for one in (here, other):
+                one.shutdown()
+    assert asked and {name for name, _ in asked} == {"127.0.0.1" if here.server_name != "localhost" else "localhost"}
+
+
+def test_an_endpoint_whose_name_leads_into_a_private_network_is_sent_nothing(
+    server: StrictS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolved = socket.getaddrinfo
+
+    def forged(host: str, *more: object, **options: object) -> object:
+        return resolved("127.0.0.1" if host == "s3.example" else host, *more, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", forged)
+    port = server.url.rpartition(":")[2]
+    url = f"https://s3.example:{port}"
+    with pytest.raises(StoreRefused, match=r"s3.example leads to 127.0.0.1, which is a private address"):
+        BucketStore("archive", "us-west-2", url, "k", "s", attempts=1).prepare()
+    assert server.requests == []
+    named = BucketStore("archive", "us-west-2", url.replace("https", "http"), "k", "s", private_hosts=["s3.example"])
+    named.prepare()
     assert [method for method, _, _ in server.requests] == ["HEAD"]
 
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import socket
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import SettingsError
-from app.objects.endpoint import checked_endpoint, is_loopback
+from app.objects.endpoint import checked_endpoint, is_loopback, leads_astray
 
 
 @pytest.mark.parametrize(
@@ -13,8 +15,8 @@ from app.objects.endpoint import checked_endpoint, is_loopback
     [
         "https://s3.eu-central-1.wasabisys.com",
         "https://minio.internal:9000",
-        "https://10.0.0.7:9000",
-        "https://[2001:db8::7]:9000/",
+        "https://3.5.140.2:9000",
+        "https://[2600:1fa0::7]:9000/",
         "https://gateway.example/s3",
         "http://localhost:9000",
         "http://127.0.0.1:9000",
@@ -30,10 +32,9 @@ def test_https_anywhere_and_http_on_this_host_are_endpoints(url: str) -> None:
     "url",
     [
         "http://minio:9000",
-        "http://10.0.0.7:9000",
+        "http://3.5.140.2:9000",
         "http://localhost.example:9000",
         "http://127.0.0.1.example:9000",
-        "http://0.0.0.0:9000",
         "ftp://127.0.0.1",
         "file://localhost/etc",
         "//s3.example",
@@ -96,3 +97,44 @@ def test_only_this_host_is_loopback() -> None:
     assert is_loopback("http://[::1]")
     assert not is_loopback("https://s3.example")
     assert not is_loopback("https://0.0.0.0")
+
+
+@pytest.mark.parametrize(
+    "host", ["10.0.0.7", "172.16.0.1", "192.168.1.1", "100.64.0.1", "0.0.0.0", "[fd00::7]", "167772167"]
+)
+def test_a_private_address_is_refused_unless_the_operator_named_it(host: str) -> None:
+    url = f"https://{host}:9000"
+    with pytest.raises(
+        SettingsError, match=r"is a private address; if it is meant, add .* to \[security\] private_hosts"
+    ):
+        checked_endpoint(url)
+    assert checked_endpoint(url, ["other", host.strip("[]")]) == url
+
+
+def test_a_host_of_the_operators_own_network_may_go_without_tls() -> None:
+    assert checked_endpoint("http://store:9000", ["store"]) == "http://store:9000"
+    assert checked_endpoint("http://10.1.2.3:9000", ["10.0.0.0/8"]) == "http://10.1.2.3:9000"
+    with pytest.raises(SettingsError, match="is not encrypted"):
+        checked_endpoint("http://store.example:9000", ["store"])
+    with pytest.raises(SettingsError, match="link-local"):
+        checked_endpoint("http://169.254.169.254", ["169.254.169.254"])
+
+
+def test_a_name_is_refused_by_what_it_resolves_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {
+        "s3.example": ["3.5.140.2", "10.0.0.7"],
+        "open.example": ["3.5.140.2"],
+        "meta.example": ["169.254.169.254"],
+    }
+
+    def resolved(host: str, *_: object, **__: object) -> list[tuple[object, ...]]:
+        if host not in names:
+            raise socket.gaierror(host)
+        return [(0, 0, 0, "", (address, 0)) for address in names[host]]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    assert leads_astray("https://open.example/b") is None
+    assert leads_astray("https://unknown.example/b") is None, "the connection says so better"
+    assert "s3.example leads to 10.0.0.7, which is a private address" in str(leads_astray("https://s3.example/b"))
+    assert leads_astray("https://s3.example/b", ["s3.example"]) is None
+    assert "credentials" in str(leads_astray("https://meta.example", ["meta.example", "169.254.0.0/16"]))

@@ -35,7 +35,10 @@ class Load:
 
     def __init__(self, directory: Path) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "venue.py"), str(directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, str(HERE / "venue.py"), str(directory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert self.process.stdout is not None
         told = json.loads(self.process.stdout.readline())
@@ -119,7 +122,9 @@ class Stack:
         while self.load.last["connections"] < self._connections:
             self.wiring.redis.delete(f"{self.wiring.settings.redis.prefix}:budget:binance:connect")
             if time.monotonic() - began_s > within_s:
-                raise SystemExit(f"only {self.load.last['connections']} of {self._connections} came; see {self.directory}/logs")
+                raise SystemExit(
+                    f"only {self.load.last['connections']} of {self._connections} came; see {self.directory}/logs"
+                )
             time.sleep(0.2)
         return time.monotonic() - began_s
 

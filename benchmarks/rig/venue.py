@@ -34,7 +34,8 @@ from cryptography.x509.oid import NameOID
 
 TICK_S = 0.01
 BEHIND_BYTES = 1 << 20
-BOOKS = 64
+#: More than a batch of a stream holds: nothing repeats within what is compressed together.
+BOOKS = 512
 LEVELS = 20
 FIRST_ID = 10**11
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -60,9 +61,7 @@ def certificate(directory: Path) -> tuple[Path, Path]:
     cert_path, key_path = directory / "cert.pem", directory / "key.pem"
     cert_path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
     key_path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return cert_path, key_path
 
@@ -86,7 +85,9 @@ def books(symbol: str, seed: str) -> list[tuple[bytes, bytes]]:
                 sizes[side][chance.randrange(LEVELS)] = chance.uniform(0.0001, 9)
 
         def levels(side: str, sign: int) -> str:
-            return ",".join(f'["{mid + sign * 0.01 * (at + 1):.8f}","{size:.8f}"]' for at, size in enumerate(sizes[side]))
+            return ",".join(
+                f'["{mid + sign * 0.01 * (at + 1):.8f}","{size:.8f}"]' for at, size in enumerate(sizes[side])
+            )
 
         id_ = str(FIRST_ID)
         text = (
@@ -171,9 +172,7 @@ class Venue:
         connection = Connection(writer)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
             head = await reader.readuntil(b"\r\n\r\n")
-            fields = dict(
-                line.split(": ", 1) for line in head.decode().split("\r\n")[1:] if ": " in line
-            )
+            fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:] if ": " in line)
             key = {name.lower(): value for name, value in fields.items()}.get("sec-websocket-key")
             if key is None:
                 writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
