@@ -1,5 +1,5 @@
-# Tags, not digests: pin `python@sha256:...` for production, so that a rebuild cannot change underneath you.
-FROM python:3.13-slim AS build
+# A tag, not a digest: Debian's security updates come with a rebuild.
+FROM python:3.13.15-slim-trixie AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /srv/collector
 RUN ["python", "-m", "venv", ".venv"]
@@ -11,10 +11,11 @@ COPY app ./app
 COPY tasks ./tasks
 RUN [".venv/bin/pip", "install", "--no-deps", "--no-build-isolation", "--editable", "."]
 
-FROM python:3.13-slim
-ENV PATH=/srv/collector/.venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+FROM python:3.13.15-slim-trixie
+# No log files: who runs the container keeps what goes to stderr, and rotates it.
+ENV PATH=/srv/collector/.venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 COLLECTOR_COLLECTOR__LOG_DIR=none
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin collector \
-    && install --directory --owner=collector --mode=0750 /srv/collector/data
+    && install --directory --owner=collector --mode=0750 /srv/collector/data /srv/collector/objects
 COPY --from=build /srv/collector /srv/collector
 WORKDIR /srv/collector
 USER 10001

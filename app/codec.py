@@ -17,6 +17,8 @@ from app.model import FEEDS, Batch, runs
 
 VERSION = 1
 _HEADER = struct.Struct(">cB16sQI")
+#: Bytes that say which batch it is and how many units it holds.
+HEADER_BYTES = _HEADER.size
 #: Bytes that name a batch for ever: magic, version, epoch, number.
 IDENTITY_BYTES = _HEADER.size - 4
 #: A batch holds at most what the memory queue of a stream holds and one frame; far above that it is not ours.

@@ -111,15 +111,15 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True)
-class Security:
-    #: Names, addresses and networks of the operator's own, where endpoints may be although they are private.
-    private_hosts: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Web:
     #: Whoever asks the web process has to give it; without one it answers this machine alone.
     token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    #: Names, addresses and networks of the operator's own, where endpoints may be although they are private.
+    private_hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +163,8 @@ class Settings:
     spool: Spool
     storage: Storage
     quality: Quality
-    security: Security
     web: Web
+    security: Security
     #: By exchange name, for every registered exchange.
     exchanges: dict[str, ExchangeSettings]
     markets: tuple[MarketGroup, ...]
@@ -186,8 +186,8 @@ SECTIONS: dict[str, type] = {
     "spool": Spool,
     "storage": Storage,
     "quality": Quality,
-    "security": Security,
     "web": Web,
+    "security": Security,
 }
 
 

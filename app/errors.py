@@ -109,7 +109,11 @@ class StoreRefused(StoreError):
 
 
 class VerifyFailed(StoreError):
-    """The object under the key is absent or has other bytes than ours."""
+    """The object under the key is absent or has other bytes than ours; `about`: what showed it, head, size or sha256."""
+
+    def __init__(self, store: str, key: str, detail: str, about: str = "head") -> None:
+        super().__init__(store, key, detail)
+        self.about = about
 
 
 class KeyTaken(StoreError):

@@ -6,7 +6,12 @@ web process shows their sums (app/web). What is a fact at the moment of a scrape
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import Histogram as PlainHistogram
+from prometheus_client.utils import floatToGoString
 
 #: Counted by every process for itself; the sums are what is shown.
 COUNTED = CollectorRegistry(auto_describe=False)
@@ -18,11 +23,37 @@ Series = tuple[str, tuple[tuple[str, str], ...]]
 """Name of a sample and its labels, by name."""
 
 
+class Declared(NamedTuple):
+    """A metric as it is declared; `name` without the prefix, `buckets` empty for a counter."""
+
+    name: str
+    says: str
+    labels: tuple[str, ...]
+    buckets: tuple[float, ...] = ()
+
+
+#: Every counted metric by name, in the order of this file.
+DECLARED: dict[str, Declared] = {}
+
+
+class Histogram(PlainHistogram):
+    """One that takes many observations at once."""
+
+    def add(self, counts: Sequence[int], total: float) -> None:
+        """`counts`: observations in each bucket (not those below), the last beyond all bounds; `total`: their sum."""
+        for bucket, count in zip(self._buckets, counts, strict=True):
+            if count:
+                bucket.inc(count)
+        self._sum.inc(total)
+
+
 def _counter(name: str, says: str, labels: tuple[str, ...] = ()) -> Counter:
+    DECLARED[name] = Declared(name, says, labels)
     return Counter(f"collector_{name}", says, labels, registry=COUNTED)
 
 
 def _histogram(name: str, says: str, labels: tuple[str, ...] = (), buckets: tuple[float, ...] = ()) -> Histogram:
+    DECLARED[name] = Declared(name, says, labels, buckets)
     return Histogram(f"collector_{name}", says, labels, registry=COUNTED, buckets=buckets)
 
 
@@ -32,23 +63,27 @@ _SIZES = (1.0, 2.0, 5.0, 10.0, 50.0, 100.0, 500.0, 1000.0, 10000.0)
 # connections
 
 RECONNECTS = _counter("websocket_reconnects_total", "Connections opened after the first one of a stream.", _MARKET)
-TIMEOUTS = _counter("message_timeouts_total", "Connections closed because nothing came.", _MARKET)
+TIMEOUTS = _counter(
+    "message_timeouts_total", "Connections that carried the symbol and ended because nothing came.", _MARKET
+)
 CIRCUIT_BREAKS = _counter(
     "parse_circuit_breaks_total", "Connections closed because too much could not be decoded.", ("exchange",)
 )
 CLOSES = _counter("connection_closes_total", "Ends of connections by reason.", ("exchange", "reason"))
 PINGS = _counter("websocket_pings_total", "Pings sent.", ("exchange",))
-PONGS = _counter("websocket_pongs_total", "Pongs received.", ("exchange",))
+PONGS = _counter("websocket_pongs_total", "Pongs (and pings of the venue) received.", ("exchange",))
 
 # what was received
 
 RECEIVED = _counter("messages_received_total", "Events received and numbered.", _FEED)
 DROPPED = _counter("messages_dropped_total", "Events refused because the memory queue was full; each is declared lost.")
+#: Upper bounds of the customer's buckets, milliseconds.
+LATENCY_BUCKETS_MS = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 5000)
 LATENCY_MS = _histogram(
     "latency_exchange_to_collector_ms",
-    "Receive time minus exchange time, milliseconds, where positive; an upper bound of the way, with the clocks' offset.",
+    "Receive time minus exchange time, milliseconds, where not negative; the clocks' offset is in it.",
     _FEED,
-    (1, 5, 10, 25, 50, 100, 250, 500, 1000, 5000),
+    LATENCY_BUCKETS_MS,
 )
 LATENCY_NEGATIVE = _counter(
     "latency_negative_total", "Events received before the exchange's time of them: the clocks disagree.", _FEED
@@ -73,33 +108,51 @@ REPLAYED = _counter(
 
 DB_WRITE_SECONDS = _histogram("db_write_seconds", "One write of the database.", ("operation",), _SECONDS)
 DB_WRITTEN = _counter("db_snapshots_written_total", "Rows written.")
-DB_ERRORS = _counter("db_insert_errors_total", "Writes that failed.", ("error_type",))
+DB_ERRORS = _counter("db_insert_errors_total", "Claims and rows that the database refused.", ("error_type",))
 
 # archive
 
 ARCHIVES = _counter("archives_completed_total", "Archive cycles that ended without a failure.")
 ARCHIVED = _counter("snapshots_archived_total", "Rows in objects proved equal in every store.")
-UPLOAD_SECONDS = _histogram("s3_upload_seconds", "One put of an object.", ("status",), _SECONDS)
-UPLOAD_FAILURES = _counter("s3_upload_failures_total", "Puts that failed after every attempt.")
-UPLOAD_RETRIES = _counter("s3_upload_retries_total", "Attempts of requests to the store after the first.")
+UPLOAD_SECONDS = _histogram("s3_upload_seconds", "One put of an object, whatever the store.", ("status",), _SECONDS)
+UPLOAD_FAILURES = _counter("s3_upload_failures_total", "Puts of objects that failed after every attempt.")
+UPLOAD_RETRIES = _counter("s3_upload_retries_total", "Attempts of requests to the bucket after the first.")
 ARCHIVE_FAILURES = _counter("archive_failures_total", "What kept an object or segment from being archived.", ("stage",))
 PARQUET_ROWS = _counter("parquet_rows_total", "Rows written to Parquet.")
-OBJECT_BYTES = _counter("object_bytes_total", "Bytes of objects: of their `data` as text, and as stored.", ("kind",))
+OBJECT_BYTES = _counter("object_bytes_total", "Objects written: their `data` as text, and the files.", ("kind",))
 
 # gaps
 
-REPAIRS = _counter("gap_repairs_total", "Gaps settled, by state.", ("exchange", "state"))
+REPAIRS = _counter("gap_repairs_total", "Gaps and seams settled, by state.", ("exchange", "state"))
 
-#: Label -> every value it may have, where that does not follow from the markets: counters begin at 0, not at their first event.
+#: Metric -> label -> every value it may have, where that does not follow from the markets: counters begin at 0, not at
+#: their first event. Other values may come (a new reason), and are counted all the same.
 VALUES: dict[str, dict[str, tuple[str, ...]]] = {
-    "db_write_seconds": {"operation": ("insert", "seal")},
-    "db_insert_errors": {"error_type": ("locked", "full", "io", "value", "other")},
-    "s3_upload_seconds": {"status": ("success", "failure")},
-    "archive_failures": {
-        "stage": ("fetch", "parquet", "upload", "verify_size", "verify_head", "timeout", "manifest", "removal", "other")
+    "connection_closes_total": {
+        "reason": (
+            "stop", "handed_over", "lease_lost", "market_removed", "plan_changed", "planned_rotation", "venue_notice",
+            "close_frame", "stream_ended", "dead_timeout", "data_timeout", "ping_failed", "subscribe_rejected",
+            "oversized_frame", "circuit_breaker", "sender_died", "error",
+        )
     },
-    "object_bytes": {"kind": ("text", "stored")},
-}
+    "messages_lost_total": {"cause": ("queue_full", "buffer_lost", "not_encodable", "segment_damaged")},
+    "db_write_seconds": {"operation": ("insert", "seal")},
+    "db_insert_errors_total": {"error_type": ("locked", "full", "io", "damaged", "constraint", "other")},
+    "s3_upload_seconds": {"status": ("success", "failure")},
+    "archive_failures_total": {
+        "stage": (
+            "fetch", "parquet", "upload", "verify_size", "verify_head", "timeout",
+            "verify_sha256", "conflict", "manifest", "removal", "store",
+        )
+    },
+    "object_bytes_total": {"kind": ("text", "stored")},
+    "gap_repairs_total": {"state": ("repaired", "partly", "unrepairable", "unknowable")},
+}  # fmt: skip
+
+#: Work that is done again and again, and says when it last succeeded.
+STATIONS = ("supervise", "flush", "archive", "certify", "repair", "reckon")
+#: States of a feed; `down`: no worker has its stream.
+FEED_STATES = ("subscribing", "live", "quiet", "stale", "halted", "rejected", "down")
 
 #: Name without prefix -> what it says, labels. Computed at each scrape, never counted.
 GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -109,35 +162,52 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "websocket_connected": ("1 while the connection that carries the symbol is open.", _MARKET),
     "last_message_timestamp_seconds": ("When data of the symbol last came, Unix seconds.", _MARKET),
     "feed_age_seconds": ("Seconds since the last data of a feed.", _FEED),
-    "feed_state": ("1 for the state a feed is in.", (*_FEED, "state")),
+    "feed_state": ("1 for the state a feed is in, 0 for the others.", (*_FEED, "state")),
     "channel_queue_depth": ("Events that wait in the Redis lists of all streams.", ()),
     "buffer_batches": ("Batches in the Redis list.", ("stream",)),
     "buffer_events": ("Events in the Redis list.", ("stream",)),
     "buffer_bytes": ("Bytes in the Redis list.", ("stream",)),
+    "oldest_unstored_seconds": ("Age of the oldest event that waits in the Redis list; 0: none waits.", ("stream",)),
     "memory_queue_events": ("Events in the memory queue of the stream.", ("stream",)),
     "spool_bytes": ("Bytes that wait in the spool of the stream.", ("stream",)),
-    "streams": ("Streams of the plan: in all, owned by a worker, open.", ("state",)),
-    "station_last_success_timestamp_seconds": ("When a station last ran without trouble, Unix seconds.", ("station",)),
+    "spool_events": ("Events that wait in the spool of the stream.", ("stream",)),
+    "streams": ("Streams of the plan: in all, held by a worker, open.", ("state",)),
+    "station_last_success_timestamp_seconds": (
+        "When a station last ran without trouble, Unix seconds; 0: not in the memory of this Redis.",
+        ("station",),
+    ),
     "station_troubled": ("1 while something keeps a station from its work.", ("station",)),
-    "oldest_unstored_seconds": ("Age of the oldest event that is in Redis and in no segment.", ("stream",)),
     "segments": ("Segments by state.", ("state",)),
-    "objects": ("Objects by state.", ("state",)),
-    "unarchived_rows": ("Rows in segments that are in no verified object.", ()),
-    "oldest_unarchived_seconds": ("Age of the oldest sealed segment that is not archived.", ()),
-    "gaps": ("Gaps on record in kept segments and findings, by repair state.", ("state",)),
+    "objects": ("Objects by state; what several stores hold counts in each.", ("state",)),
+    "unarchived_rows": ("Rows of sealed segments that are not in a verified object of every store.", ()),
+    "oldest_unarchived_seconds": ("Age of the oldest sealed segment that is not archived; 0: there is none.", ()),
+    "gaps": ("Gaps of the last 24 hours by what became of them.", ("state",)),
     "completeness_ratio": (
-        "Of the last hour judged: 1 where proved complete; absent where the venue makes it unknowable.",
+        "Of the newest object: 1 where proved complete, less where what is missing was counted; absent where unknowable.",
         _FEED,
     ),
     "clock_offset_seconds": (
-        "Smallest receive minus exchange time of the last minutes: an upper bound.",
+        "Smallest receive minus exchange time of the last minutes: the clocks' offset and the shortest way.",
         ("exchange",),
     ),
-    "local_bytes": ("Bytes kept on this disk.", ()),
+    "local_bytes": ("Bytes of segments, unfinished objects and local objects.", ()),
     "disk_used_ratio": ("Part of the disk, or of [storage] max_local_bytes, that is used.", ()),
     "redis_memory_bytes": ("What Redis uses.", ()),
     "redis_memory_max_bytes": ("Its maxmemory; 0 without one.", ()),
 }
+
+
+def zeros(metric: Declared, labels: dict[str, str]) -> Iterator[Series]:
+    """The series of a metric that has been counted nothing of yet, for one set of labels."""
+    name = f"collector_{metric.name}"
+    if not metric.buckets:
+        yield name, tuple(sorted(labels.items()))
+        return
+    for bound in (*metric.buckets, float("inf")):
+        le = str(floatToGoString(bound))  # type: ignore[no-untyped-call]
+        yield f"{name}_bucket", tuple(sorted({**labels, "le": le}.items()))
+    for part in ("count", "sum"):
+        yield f"{name}_{part}", tuple(sorted(labels.items()))
 
 
 def counted() -> dict[Series, float]:

@@ -9,6 +9,7 @@ each is judged by itself, because either may be a moment ahead of the other.
 
 from __future__ import annotations
 
+from collections import Counter
 from enum import Enum
 from typing import NamedTuple
 
@@ -45,6 +46,8 @@ class Continuity:
         self._first: dict[tuple[str, str], tuple[int, int]] = {}
         self._max_entries = max_entries
         self.evicted = 0
+        #: How many events of (symbol, feed) were no progress, by verdict (DUPLICATE, OUT_OF_ORDER).
+        self.irregular: Counter[tuple[str, str, Verdict]] = Counter()
 
     def join(self, before: Continuity) -> list[tuple[str, str, Hole, int]]:
         """Take up the trades of the connection before, which is over.
@@ -83,8 +86,10 @@ class Continuity:
             self._last[key] = last, received_us
             return Verdict.OK, None
         if last == before:
+            self.irregular[*key, Verdict.DUPLICATE] += 1
             return Verdict.DUPLICATE, None
         if event.dense and last < before:
+            self.irregular[*key, Verdict.OUT_OF_ORDER] += 1
             return Verdict.OUT_OF_ORDER, None
         self._last[key] = last, received_us
         if event.dense and follows < before:

@@ -21,6 +21,8 @@ from app.settings_rules import SECRETS
 
 PREFIX = "COLLECTOR_"
 SECRETS_FILE = ".secrets.toml"
+#: Docker, Podman and Kubernetes put secrets here, open to whoever runs inside; the host is what has to close them.
+MOUNTED_SECRETS = Path("/run/secrets")
 
 #: Plain names of the environment: they are the documented way to give keys.
 PLAIN_NAMES = {
@@ -259,7 +261,7 @@ def _holds_secrets(sources: Sources) -> bool:
 
 
 def _warn_if_readable(path: Path, shown: str, sources: Sources) -> None:
-    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO) and not path.is_relative_to(MOUNTED_SECRETS):
         sources.warnings.append(f"{shown} holds secrets and is open to group or others; chmod 600 {path}")
 
 

@@ -14,10 +14,13 @@ import traceback
 from contextlib import suppress
 from typing import Any
 
+from app import metrics
 from app.clock import monotonic_s
 from app.event_log import EventLog
 
 QUIET_S = 10.0
+#: Reasons of the end of a connection from which nothing came.
+SILENCES = ("dead_timeout", "data_timeout", "ping_failed")
 
 #: Subjects that `_seldom` remembers; beyond that it forgets them all, and each may be told once more.
 MAX_SUBJECTS = 10_000
@@ -49,7 +52,16 @@ def stream_stopped(stream: str, reason: str, undelivered_bytes: int) -> None:
     log.info("stream.stopped", stream=stream, reason=reason, spooled_bytes=undelivered_bytes)
 
 
-def connection_opened(stream: str, epoch: str, overlaps: tuple[str, ...]) -> None:
+def exchange_of(stream: str) -> str:
+    """The exchange that a stream's name begins with."""
+    return stream.partition("-")[0]
+
+
+def connection_opened(
+    stream: str, epoch: str, overlaps: tuple[str, ...], symbols: tuple[str, ...], *, again: bool
+) -> None:
+    for symbol in symbols if again else ():
+        metrics.RECONNECTS.labels(exchange_of(stream), symbol).inc()
     log.info("connection.opened", stream=stream, epoch=epoch, **({"in_place_of": overlaps[0]} if overlaps else {}))
 
 
@@ -58,8 +70,20 @@ def connection_failed(stream: str, detail: str, retry_s: float) -> None:
 
 
 def connection_closed(
-    stream: str, epoch: str, reason: str, detail: str, frames: int, silences: dict[str, float | None]
+    stream: str,
+    epoch: str,
+    reason: str,
+    detail: str,
+    frames: int,
+    silences: dict[str, float | None],
+    symbols: tuple[str, ...],
 ) -> None:
+    exchange = exchange_of(stream)
+    metrics.CLOSES.labels(exchange, reason).inc()
+    if reason == "circuit_breaker":
+        metrics.CIRCUIT_BREAKS.labels(exchange).inc()
+    for symbol in symbols if reason in SILENCES else ():
+        metrics.TIMEOUTS.labels(exchange, symbol).inc()
     since = {f"since_{what}_s": "never" if age is None else age for what, age in silences.items()}
     log.info("connection.closed", stream=stream, epoch=epoch, reason=reason, detail=detail, frames=frames, **since)
 
@@ -87,6 +111,9 @@ def frame_rejected(stream: str, reason: str, size_bytes: int) -> None:
 
 
 def gap_detected(stream: str, symbol: str, feed: str, from_id: str, to_id: str, size: int | None) -> None:
+    metrics.GAPS.labels(exchange_of(stream), symbol, feed).inc()
+    if size is not None:
+        metrics.GAP_SIZE.labels(exchange_of(stream), symbol, feed).observe(size)
     _seldom(
         "gap.detected", f"{stream} {symbol} {feed}", stream=stream, symbol=symbol, feed=feed, from_id=from_id, to_id=to_id,
         size=size,
@@ -94,6 +121,7 @@ def gap_detected(stream: str, symbol: str, feed: str, from_id: str, to_id: str, 
 
 
 def gap_settled(market: str, from_id: str | None, to_id: str | None, state: str, found: int, detail: str) -> None:
+    metrics.REPAIRS.labels(market.partition("/")[0], state).inc()
     log.info("gap.settled", market=market, from_id=from_id, to_id=to_id, state=state, found=found, detail=detail)
 
 
@@ -102,6 +130,7 @@ def repair_failed(venue: str, error: Exception) -> None:
 
 
 def event_refused(stream: str, symbol: str, feed: str) -> None:
+    metrics.DROPPED.inc()
     _seldom("event.refused", f"{stream} {symbol} {feed}", stream=stream, symbol=symbol, feed=feed, why="queue full")
 
 
@@ -172,6 +201,8 @@ def flush_committed(
 
 
 def flush_failed(stream: str, kind: str, error: Exception) -> None:
+    known = kind in metrics.VALUES["db_insert_errors_total"]["error_type"]
+    metrics.DB_ERRORS.labels(kind if known else "other").inc()
     _seldom(
         "flush.failed", f"{stream} {kind}", level="error", stream=stream, kind=kind, error=str(error),
         then="the claim stays in Redis",
@@ -195,6 +226,7 @@ def element_rejected(stream: str, error: Exception, size_bytes: int) -> None:
 
 
 def row_rejected(symbol: str, feed: str, number: int, error: str) -> None:
+    metrics.DB_ERRORS.labels("constraint").inc()
     _seldom(
         "row.rejected",
         f"{symbol} {feed}",
@@ -229,39 +261,9 @@ def segment_opened(segment: int, path: str) -> None:
     log.info("segment.opened", segment=segment, path=path)
 
 
-def segment_sealed(segment: int, rows: int) -> None:
+def segment_sealed(segment: int, rows: int, seconds: float) -> None:
+    metrics.DB_WRITE_SECONDS.labels("seal").observe(seconds)
     log.info("segment.sealed", segment=segment, rows=rows)
-
-
-# archive
-
-
-def object_written(key: str, rows: int, size_bytes: int) -> None:
-    log.info("object.written", key=key, rows=rows, size_bytes=size_bytes)
-
-
-def object_verified(key: str, store: str, how: str) -> None:
-    log.info("object.verified", key=key, store=store, how=how)
-
-
-def object_failed(stage: str, subject: str, error: Exception) -> None:
-    """Once in ten seconds a stage: a store that is away fails at every object."""
-    _seldom(
-        "object.failed", stage, level="error", stage=stage, subject=subject, error=str(error),
-        then="local rows stay; next cycle retries",
-    )  # fmt: skip
-
-
-def segment_removed(segment: int, rows: int) -> None:
-    log.info("segment.removed", segment=segment, rows=rows)
-
-
-def removal_refused(segment: int, why: str) -> None:
-    _seldom("segment.removal_refused", str(segment), level="error", segment=segment, why=why)
-
-
-def archive_skipped(why: str) -> None:
-    log.info("archive.skipped", why=why)
 
 
 # processes

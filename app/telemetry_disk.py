@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from app import telemetry
+from collections.abc import Sequence
+
+from app import metrics, telemetry
+from app.model import Loss
 
 
 def disk_filling(said: str, *, full: bool) -> None:
@@ -38,9 +41,11 @@ def segment_damaged(segment: int, path: str, fault: str) -> None:
     )
 
 
-def segment_salvaged(segment: int, kept: str, rows: int, lost: int, losses: int) -> None:
+def segment_salvaged(segment: int, kept: str, rows: int, lost: int, losses: Sequence[tuple[str, Loss]]) -> None:
+    for exchange, loss in losses:
+        metrics.LOST.labels(exchange, loss.symbol, loss.feed, loss.cause).inc(loss.count or 0)
     telemetry.log.error(
-        "segment.salvaged", segment=segment, damaged_file=kept, rows=rows, lost=lost, declared=losses,
+        "segment.salvaged", segment=segment, damaged_file=kept, rows=rows, lost=lost, declared=len(losses),
         then="the losses are on record (segment_damaged); recording goes on",
     )  # fmt: skip
 

@@ -11,14 +11,14 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app import telemetry
+from app import metrics, telemetry, telemetry_archive
 from app.buffer.board import Board
 from app.buffer.budget import Budget
 from app.buffer.client import connect
 from app.buffer.events import EventBuffer
 from app.buffer.lease import Holding, Lease
 from app.buffer.spool import Spool
-from app.buffer.tally import Tally
+from app.buffer.tally import Reporter, Tally
 from app.clock import monotonic_s, sleep, wall_us
 from app.config import ExchangeSettings, Settings
 from app.errors import BufferFull, BufferUnavailable, CollectorError, OwnedElsewhere
@@ -31,6 +31,7 @@ from app.pipeline.room import Disk
 
 if TYPE_CHECKING:
     from app.books.change import RestBook
+    from app.objects.manifest import Manifest
     from app.objects.store import Store
     from app.pipeline.archive import Archive
     from app.pipeline.certify import Certifier
@@ -124,6 +125,20 @@ class Wiring:
         return Tally(self.redis, self.settings.redis.prefix)
 
     @cached_property
+    def reporter(self) -> Reporter:
+        """Brings what this process counts to the tally. One for a process, or what it counted is added twice."""
+        return Reporter(self.tally, f"{whoami()}:{os.urandom(4).hex()}", metrics.counted)
+
+    def report_counts(self) -> None:
+        """Bring what this process has counted by now; without Redis the next call makes up for it. From one thread."""
+        with suppress(BufferUnavailable):
+            self.reporter.report()
+
+    def _judged(self, described: Manifest) -> None:
+        with suppress(BufferUnavailable):  # a view: the manifest itself says it for ever
+            self.board.judged(described.exchange, described.symbol, described.data_type, described.completeness)
+
+    @cached_property
     def ledger(self) -> Ledger:
         from app.store.ledger import Ledger
 
@@ -176,6 +191,7 @@ class Wiring:
             bucket = BucketStore(
                 aws.bucket, aws.region, aws.endpoint_url, access_key=aws.access_key, secret_key=aws.secret_key,
                 monotonic_s=monotonic_s, private_hosts=settings.security.private_hosts,
+                retried=telemetry_archive.request_repeated,
             )  # fmt: skip
             stores.append(bucket)
         return tuple(stores)
@@ -272,6 +288,7 @@ class Wiring:
             cycle_deadline_s=self.settings.archive.deadline_secs,
             monotonic_s=monotonic_s,
             step=self._step,
+            told=self._judged,
         )
 
     def runner(

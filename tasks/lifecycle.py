@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from contextlib import suppress
@@ -13,8 +12,7 @@ from celery import signals
 from celery.concurrency.thread import TaskPool
 from kombu.exceptions import OperationalError
 
-from app import liveness, metrics, telemetry
-from app.buffer.tally import Reporter
+from app import liveness, telemetry
 from app.clock import monotonic_s, wall_us
 from app.errors import BufferUnavailable
 from app.log_files import process_type
@@ -28,8 +26,11 @@ from tasks.wired import wiring
 #: Which streams this process runs; on the board while it consumes the queue of streams.
 PRESENCE = Presence(STOP, monotonic_s=monotonic_s, wall_us=wall_us)
 on_stop.append(PRESENCE.woken.set)
-#: Threads whose last words matter: `_report_counts`, and `_keep_presence` where there is one.
+#: Threads whose last words matter: `_keep_presence` where there is one, and `_report_counts`.
 _keepers: list[threading.Thread] = []
+_reporters: list[threading.Thread] = []
+#: Set when nothing is counted any more.
+_counted = threading.Event()
 #: Spools that nobody will open again are looked for so often.
 LEFT_SPOOLS_S = 10.0
 #: What this process has counted goes to Redis so often, and once more at its end.
@@ -66,9 +67,7 @@ def _ready(sender: Any, **_: Any) -> None:
     telemetry.worker_ready(str(sender.hostname), beat=bool(getattr(sender.controller, "beat", None)))
     threading.Thread(target=_drain_left_spools, name="left spools", daemon=True).start()
     threading.Thread(target=_follow_settings, args=(sender.app,), name="settings", daemon=True).start()
-    reporter = threading.Thread(target=_report_counts, name="counts", daemon=True)
-    reporter.start()
-    _keepers.append(reporter)
+    _begin_counts()
     sender.app.send_task("archive.run", expires=60)
     # Streams in a prefork child would never hear the stop: such a worker is given none.
     if "streams" in sender.app.amqp.queues.consume_from and isinstance(sender.pool, TaskPool):
@@ -100,6 +99,7 @@ def _keep_presence(consumer: Any) -> None:
 @signals.worker_shutdown.connect
 def _goodbye(**_: Any) -> None:
     """Every stream has ended; what supervision is to hear of it goes out before the process does."""
+    _end_counts()
     if STOP.is_set():
         for thread in _keepers:
             thread.join(5)
@@ -114,14 +114,27 @@ def _drain_left_spools() -> None:
             telemetry.push_failed("left spools", error)
 
 
+@signals.worker_process_init.connect
+def _begin_counts(**_: Any) -> None:
+    """In the worker, and in each child where its pool has processes."""
+    if not any(thread.is_alive() for thread in _reporters):  # the pool `solo` calls the worker its child
+        _reporters[:] = [threading.Thread(target=_report_counts, name="counts", daemon=True)]
+        _reporters[0].start()
+
+
+@signals.worker_process_shutdown.connect
+def _end_counts(**_: Any) -> None:
+    _counted.set()
+    for thread in _reporters:
+        thread.join(5)
+
+
 def _report_counts() -> None:
-    reporter = Reporter(wiring().tally, f"{whoami()}:{os.urandom(4).hex()}", metrics.counted)
-    while True:
-        stopping = STOP.wait(REPORT_S)
-        with suppress(BufferUnavailable):  # the next report makes up for it
-            reporter.report()
-        if stopping:
-            return
+    """Until the streams and runs of this process have ended, which is later than STOP; then once more."""
+    over = False
+    while not over:
+        over = _counted.wait(REPORT_S)
+        wiring().report_counts()
 
 
 def _follow_settings(app: Any) -> None:

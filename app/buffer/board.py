@@ -11,6 +11,8 @@ from app.buffer.client import answering, script
 
 #: Who may say that something keeps it from its work.
 STATIONS = ("flush", "archive", "segments")
+#: So long after a stream refused events it is remembered that it did.
+DROPPED_S = 300
 
 
 class Board:
@@ -30,18 +32,27 @@ class Board:
 
     # streams
 
-    def publish(self, stream: str, state: dict[str, Any], ttl_s: float) -> str | None:
-        """Put up the state of a stream for `ttl_s`; returns what `ask_handover` asks of it. Raises: BufferUnavailable."""
+    def publish(self, stream: str, state: dict[str, Any], ttl_s: float, *, dropped: bool = False) -> str | None:
+        """Put up the state of a stream for `ttl_s`; returns what `ask_handover` asks of it. Raises: BufferUnavailable.
+
+        `dropped`: it has refused events since the last time, which is remembered for DROPPED_S whatever becomes of it.
+        """
         with answering():
             pipe = self._redis.pipeline(transaction=False)
+            if dropped:
+                pipe.set(f"{self._prefix}:dropped:{stream}", 1, ex=DROPPED_S)
             pipe.set(f"{self._prefix}:state:{stream}", msgspec.json.encode(state), px=int(ttl_s * 1000))
             pipe.get(f"{self._prefix}:handover:{stream}")
-            _, token = pipe.execute()
+            token = pipe.execute()[-1]
         return token.decode() if token is not None else None
 
     def states(self, streams: list[str]) -> dict[str, dict[str, Any]]:
         """The states of those of `streams` that have one. Raises: BufferUnavailable."""
         return {name: msgspec.json.decode(value) for name, value in self._found("state", streams).items()}
+
+    def dropping(self, streams: list[str]) -> list[str]:
+        """Those of `streams` that have refused events in the last DROPPED_S. Raises: BufferUnavailable."""
+        return list(self._found("dropped", streams))
 
     def holders(self, streams: list[str]) -> dict[str, str]:
         """stream -> the token of its lease, of those that somebody holds the lease of. Raises: BufferUnavailable."""
@@ -124,6 +135,32 @@ class Board:
     def troubles(self) -> dict[str, dict[str, Any]]:
         """Station -> its notice: level (`warning` or `degraded`), detail, since_us. Raises: BufferUnavailable."""
         return {name: msgspec.json.decode(value) for name, value in self._found("trouble", list(STATIONS)).items()}
+
+    def succeeded(self, station: str, now_s: int) -> None:
+        """Say that a run of it ended without trouble. Raises: BufferUnavailable."""
+        with answering():
+            self._redis.hset(f"{self._prefix}:succeeded", station, str(now_s))
+
+    def successes(self) -> dict[str, int]:
+        """Station -> UTC second of its last run without trouble, of those that had one. Raises: BufferUnavailable."""
+        with answering():
+            found = cast(dict[bytes, bytes], self._redis.hgetall(f"{self._prefix}:succeeded"))
+        return {name.decode(): int(value) for name, value in found.items()}
+
+    def judged(self, exchange: str, symbol: str, feed: str, completeness: float | None) -> None:
+        """Say how complete the newest object of a feed is; None: nobody can know. Raises: BufferUnavailable."""
+        key, field = f"{self._prefix}:completeness", f"{exchange} {symbol} {feed}"
+        with answering():
+            if completeness is None:
+                self._redis.hdel(key, field)
+            else:
+                self._redis.hset(key, field, repr(completeness))
+
+    def completeness(self) -> dict[tuple[str, str, str], float]:
+        """(exchange, symbol, feed) -> what `judged` said, where it is known. Raises: BufferUnavailable."""
+        with answering():
+            found = cast(dict[bytes, bytes], self._redis.hgetall(f"{self._prefix}:completeness"))
+        return {(e, s, f): float(value) for (e, s, f), value in ((k.decode().split(" "), v) for k, v in found.items())}
 
     # supervision
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple, cast
 
 import redis
 
 from app.buffer.client import answering, script
 from app.buffer.tap import channel
-from app.codec import events_in, identity
+from app.codec import BatchCodec, ElementRejected, events_in, identity
+from app.model import Event, Quarantined
 
 #: Elements that are looked at in one question.
 WAITING_AT_ONCE = 100
+#: Batches at the head of a list that are looked through for an event: the first of a connection has none.
+HEADS = 3
 
 
 class Depth(NamedTuple):
@@ -75,6 +79,31 @@ class EventBuffer:
             args += [identity(element), events_in(element)]
         with answering():
             return cast(int, self._ack(keys=self._keys(stream), args=args))
+
+    def oldest_us(self, streams: Sequence[str]) -> dict[str, int]:
+        """When the first event of each of these lists was received; without those where none is among the first batches.
+
+        Raises: BufferUnavailable.
+        """
+        with answering():
+            pipe = self._redis.pipeline(transaction=False)
+            for stream in streams:
+                pipe.lrange(self._keys(stream)[0], 0, HEADS - 1)
+            heads = cast(list[list[bytes]], pipe.execute() if streams else [])
+        codec, found = BatchCodec(), {}
+        for stream, element in ((stream, e) for stream, some in zip(streams, heads, strict=True) for e in some):
+            if stream not in found and events_in(element):
+                with suppress(ElementRejected):
+                    batch = codec.decode(element)
+                    units: tuple[Event | Quarantined, ...] = (*batch.events[:1], *batch.quarantined[:1])
+                    found[stream] = min(unit.received_us for unit in units)
+        return found
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes that Redis uses, and its maxmemory (0: none). Raises: BufferUnavailable."""
+        with answering():
+            told = cast(dict[str, int], self._redis.info("memory"))
+        return told["used_memory"], told.get("maxmemory", 0)
 
     def depths(self) -> list[Depth]:
         """Every list that is not empty, by stream name. Raises: BufferUnavailable."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from app.codec import HEADER_BYTES, events_in
 from app.errors import SpoolFull
 
 _RECORD = struct.Struct(">II")
@@ -78,6 +79,20 @@ class Spool:
 
     def _files(self) -> list[Path]:
         return sorted(self.directory.glob("*.spool"))
+
+    def waiting(self) -> tuple[int, int]:
+        """(bytes, events) that wait, by what its records say of themselves; delivered ones of the oldest file are in it."""
+        size = events = 0
+        for path in self._files():
+            with path.open("rb") as file:
+                while len(head := file.read(_RECORD.size + HEADER_BYTES)) > _RECORD.size:
+                    length, _ = _RECORD.unpack_from(head)
+                    if length < HEADER_BYTES:
+                        break  # torn
+                    events += events_in(head[_RECORD.size :])
+                    file.seek(length - HEADER_BYTES, os.SEEK_CUR)
+                size += path.stat().st_size
+        return size, events
 
     def append(self, element: bytes) -> None:
         """Write one element durably. Raises: SpoolFull (nothing written); OSError, after which nothing half stays."""

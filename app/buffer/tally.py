@@ -37,6 +37,12 @@ class Tally:
         decode = msgspec.json.Decoder(Series).decode
         return {decode(series): float(value) for series, value in found.items()}
 
+    def sum(self, series: Series) -> float:
+        """One of them; 0 where it was never added to. Raises: BufferUnavailable."""
+        with answering():
+            found = cast(bytes | None, self._redis.hget(f"{self._prefix}:tally", msgspec.json.encode(series).decode()))
+        return float(found or 0)
+
 
 class Reporter:
     """What one process has counted, brought to the tally so that nothing is added twice and nothing is left out."""

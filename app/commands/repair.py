@@ -45,6 +45,7 @@ def repair(market: str | None, dry_run: bool, as_json: bool) -> None:
             click.echo(f"{len(missing)} to be fetched")
         return
     report = periodic.repair(wiring, threading.Event(), deadline_s=DEADLINE_S, market=market, patient=False)
+    wiring.report_counts()
     if as_json:
         click.echo(json.dumps(report))
     elif not report.get("skipped"):

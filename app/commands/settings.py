@@ -23,7 +23,7 @@ def loaded(process: str | None = None) -> Loaded:
     return found
 
 
-def wired(process: str | None = None, *, step: Callable[[str], None] = lambda name: None) -> Wiring:
-    """The wiring of this process; `process` as above, `step` hears of each step of an archive. Raises: SettingsError."""
+def wired(process: str | None = None, step: Callable[[str], None] = lambda name: None) -> Wiring:
+    """The wiring of this process; `process` as above, `step` hears of a flush or archive. Raises: SettingsError."""
     found = loaded(process)
     return Wiring(found.settings, file=found.file, step=step)

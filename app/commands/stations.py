@@ -33,6 +33,7 @@ def flush(final: bool) -> None:
     wiring = wired()
     drained = drain_spools(wiring) if final else True
     report = periodic.flush(wiring, threading.Event(), deadline_s=None, seal=final)
+    wiring.report_counts()
     click.echo(json.dumps({**report, "spools_empty": drained} if final else report))
     full = (report.get("room") or {}).get("level") == FULL  # type: ignore[attr-defined]
     sys.exit(1 if report.get("skipped") or report.get("failed") or full or not drained else 0)
@@ -60,11 +61,13 @@ def archive(final: bool) -> None:
             periodic.certify(wiring, stop, deadline_s=LAST_VERDICTS_S, final=True)
             flushed = periodic.flush(wiring, stop, deadline_s=None, seal=True)
         if flushed.get("skipped") or flushed.get("failed"):
+            wiring.report_counts()
             click.echo(json.dumps({"flush": flushed}))
             sys.exit(1)
     with Progress() as progress:
         rows = _to_archive(wiring) if progress.shown else 0
         report = periodic.archive(wiring, stop, final=final)
+    wiring.report_counts()
     left: dict[str, object] = {}
     if final:
         segments = [entry.number for entry in wiring.ledger.segments() if entry.state != REMOVED]

@@ -9,7 +9,7 @@ PING_AFTER_S, PONG_WITHIN_S = 15.0, 12.0
 class Life:
     """When data, any frame and a pong last came; monotonic seconds, None for never."""
 
-    __slots__ = ("asked_s", "data_s", "frame_s", "opened_s", "pong_s")
+    __slots__ = ("asked_s", "data_s", "frame_s", "opened_s", "pings", "pong_s", "pongs")
 
     def __init__(self, opened_s: float) -> None:
         self.opened_s = opened_s
@@ -18,6 +18,8 @@ class Life:
         self.pong_s: float | None = None
         #: When the question "are you there?" was sent; None while nothing makes us ask.
         self.asked_s: float | None = None
+        #: How often we asked, and how often anything of the kind came.
+        self.pings = self.pongs = 0
 
     def frame(self, now_s: float) -> None:
         """A data frame came: data, an ack, anything."""
@@ -26,6 +28,7 @@ class Life:
     def pong(self, now_s: float) -> None:
         """A ping or pong came."""
         self.pong_s, self.asked_s = now_s, None
+        self.pongs += 1
 
     def silent_s(self, now_s: float) -> float:
         """Seconds since anything came, or since the opening."""
@@ -35,6 +38,7 @@ class Life:
         """True once when it is time to ask."""
         if self.asked_s is None and self.silent_s(now_s) > PING_AFTER_S:
             self.asked_s = now_s
+            self.pings += 1
             return True
         return False
 

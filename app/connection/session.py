@@ -59,7 +59,7 @@ class Session:
         self.last_error = ""
         self._exchange = exchange
         self._subscription = subscription
-        self._continuity = continuity
+        self.continuity = continuity
         self._dead_timeout_s = dead_timeout_s
         self._data_timeout_s = data_timeout_s
         #: Each feed's rhythm, as the connection before has learnt it.
@@ -69,7 +69,7 @@ class Session:
         self._rotate_after_s = rotate_after_s
         self._rotate_s = 0.0
         self._decode = exchange.decoder(subscription).decode
-        self._numbers: dict[tuple[str, str], int] = {}
+        self.numbers: dict[tuple[str, str], int] = {}  # the last one given to each (symbol, feed)
         self._requests = Requests(exchange.limits)
         self._awaiting_snapshot: dict[str, float] = {}
         self._snapshots = Snapshots(exchange, subscription)
@@ -128,7 +128,7 @@ class Session:
         """The connection whose place this one takes is over: trades that neither has brought are a hole."""
         return [
             Gap(symbol, feed, 1, str(hole.from_id), str(hole.to_id), hole.size, hole.before_us, after_us, "missing_ids")
-            for symbol, feed, hole, after_us in self._continuity.join(before)
+            for symbol, feed, hole, after_us in self.continuity.join(before)
         ]
 
     def tick(self, now_s: float, now_us: int) -> list[Output]:
@@ -137,6 +137,7 @@ class Session:
         beat = self._exchange.heartbeat
         if beat is not None and now_s - self._last_beat_s >= beat.every_s:
             self._last_beat_s = now_s
+            self.life.pings += 1
             outputs.append(Send(beat.frame))
         if now_s - self._last_look_s >= 1.0:
             self._last_look_s = now_s
@@ -162,26 +163,23 @@ class Session:
 
     def end(self, ended_us: int, reason: str) -> EpochEnd:
         """The epoch's last word: the last number given to each (symbol, feed)."""
-        last = tuple(Range(symbol, feed, 1, number) for (symbol, feed), number in self._numbers.items())
+        last = tuple(Range(symbol, feed, 1, number) for (symbol, feed), number in self.numbers.items())
         return EpochEnd(ended_us, reason, last)
 
     def _number(self, symbol: str, feed: str) -> int:
-        self._numbers[symbol, feed] = number = self._numbers.get((symbol, feed), 0) + 1
+        self.numbers[symbol, feed] = number = self.numbers.get((symbol, feed), 0) + 1
         return number
 
     def _data(self, event: Decoded, received_us: int, now_s: float, outputs: list[Output]) -> None:
         key = symbol, feed = event.symbol, event.feed
-        self._numbers[key] = number = self._numbers.get(key, 0) + 1
-        verdict, hole = self._continuity.check(event, received_us)
+        self.numbers[key] = number = self.numbers.get(key, 0) + 1
+        verdict, hole = self.continuity.check(event, received_us)
         if verdict is Verdict.RESET and feed == ORDERBOOK:
             self._awaiting_snapshot.pop(symbol, None)
         if hole is not None:
-            outputs.append(
-                Gap(
-                    symbol, feed, number, str(hole.from_id), str(hole.to_id), hole.size, hole.before_us, received_us,
-                    "sequence" if feed == ORDERBOOK else "missing_ids",
-                )
-            )  # fmt: skip
+            cause = "sequence" if feed == ORDERBOOK else "missing_ids"
+            ids = str(hole.from_id), str(hole.to_id)
+            outputs.append(Gap(symbol, feed, number, *ids, hole.size, hole.before_us, received_us, cause))
             asked = symbol in self._snapshots  # to subscribe anew would bring no snapshot, and make another hole
             if feed == ORDERBOOK and not asked and now_s >= self._awaiting_snapshot.get(symbol, now_s):
                 self._awaiting_snapshot[symbol] = now_s + SNAPSHOT_WAIT_S
@@ -213,7 +211,7 @@ class Session:
         first, last = (before[0] + 1, number - 1) if number > before[0] else (before[0], number)
         still_to_ask = self._requests.waiting_feeds()
         for (symbol, feed), status in self.feeds.items():
-            next_number = self._numbers.get((symbol, feed), 0) + 1
+            next_number = self.numbers.get((symbol, feed), 0) + 1
             unasked = next_number == 1 and (symbol, feed) in still_to_ask
             if feed != ORDERBOOK or unasked or status.given_up:
                 continue

@@ -33,6 +33,8 @@ def commands(*, port: int, flower_port: int, exporter_port: int, streams: int) -
         "beat": [*celery, "beat", "--pidfile="],
         "flower": [
             *celery, "flower", "--address=127.0.0.1", f"--port={flower_port}", "--read_only=True", "--url-prefix=flower",
+            # One that was killed says no goodbye: its metrics go a minute after its last heartbeat.
+            "--purge_offline_workers=60",
         ],
         "exporter": [python, "-m", "app", "exporter", "--addr", f"127.0.0.1:{exporter_port}"],
     }  # fmt: skip

@@ -191,6 +191,7 @@ class Rehearsal:
             if not archived.get("skipped") and not archived.get("failed") and not archived.get("timed_out"):
                 break
             time.sleep(0.2)
+        self.wiring.report_counts()
 
     def close(self) -> None:
         """End whatever is left."""

@@ -100,6 +100,7 @@ class Machine:
                 ):  # a worker that was killed keeps the lock a while
                     break
                 time.sleep(0.5)
+            self._wiring.report_counts()
         except BufferUnavailable as error:
             self._say(
                 f"no last flush: {error}; what the streams left waits in Redis and in the spool for the next start"

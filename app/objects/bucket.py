@@ -38,7 +38,8 @@ Answered = dict[str, Any] | Refusal
 class BucketStore:
     """Objects in `bucket`. Without keys, boto3's own sources answer: environment, profile, role.
 
-    A transfer that crawls is given up by `monotonic_s` (`pace`); without a clock none is.
+    A transfer that crawls is given up by `monotonic_s` (`pace`); without a clock none is. `retried` is called at each
+    attempt of a request after the first.
 
     Raises: SettingsError for an endpoint that `endpoint.checked_endpoint` does not allow.
     """
@@ -56,14 +57,14 @@ class BucketStore:
         attempts: int = 5,
         monotonic_s: Callable[[], float] = lambda: 0.0,
         private_hosts: Collection[str] = (),
+        retried: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = f"s3:{bucket}"
         self.bucket, self.region = bucket, region
         self._endpoint_url = checked_endpoint(endpoint_url, private_hosts) if endpoint_url else None
-        self._private_hosts = private_hosts
-        self._access_key, self._secret_key = access_key, secret_key
+        self._access_key, self._secret_key, self._private_hosts = access_key, secret_key, private_hosts
         self._connect_timeout_s, self._read_timeout_s, self._attempts = connect_timeout_s, read_timeout_s, attempts
-        self._now_s = monotonic_s
+        self._now_s, self._retried = monotonic_s, retried
         self._lock = Lock()
         self._client: Any = None
         self._capabilities: Capabilities | None = None
@@ -218,11 +219,11 @@ class BucketStore:
 
     def _compare_size(self, key: str, stored_bytes: int | None, size_bytes: int) -> None:
         if stored_bytes not in (None, size_bytes):
-            raise VerifyFailed(self.name, key, f"{stored_bytes} bytes, not {size_bytes}")
+            raise VerifyFailed(self.name, key, f"{stored_bytes} bytes, not {size_bytes}", "size")
 
     def _compare_sha256(self, key: str, stored: str, sha256: str) -> None:
         if stored != sha256:
-            raise VerifyFailed(self.name, key, f"sha256 {stored}, not {sha256}")
+            raise VerifyFailed(self.name, key, f"sha256 {stored}, not {sha256}", "sha256")
 
     def _get(self, key: str) -> dict[str, Any]:
         answer = self._ask(key, "get_object", Key=key)
@@ -263,19 +264,16 @@ class BucketStore:
         try:
             yield
         except boto.FlexibleChecksumError as error:
-            raise VerifyFailed(self.name, key, "the bytes read back do not have the store's own checksum") from error
+            detail = "the bytes read back do not have the store's own checksum"
+            raise VerifyFailed(self.name, key, detail, "sha256") from error
         except TooSlow as error:
             raise StoreUnavailable(self.name, key, str(error)) from error
         except boto.BotoCoreError as error:
             detail = self._redacted(s3_errors.line(f"{type(error).__name__}: {error}")[:300])
             refused = (
-                boto.NoCredentialsError,
-                boto.PartialCredentialsError,
-                boto.ProfileNotFound,
-                boto.ParamValidationError,
-                boto.ValidationError,
-                boto.UnauthorizedSSOTokenError,
-            )
+                boto.NoCredentialsError, boto.PartialCredentialsError, boto.ProfileNotFound, boto.ParamValidationError,
+                boto.ValidationError, boto.UnauthorizedSSOTokenError,
+            )  # fmt: skip
             if isinstance(error, refused) or "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise StoreRefused(self.name, key, detail) from error
             raise StoreUnavailable(self.name, key, detail) from error
@@ -308,12 +306,18 @@ class BucketStore:
         if self._endpoint_url is not None:  # Amazon's own names may lead into a private network of its customer
             client.meta.events.register("before-call.s3", stay)
             client.meta.events.register("before-send.s3", self._before_send)
+        client.meta.events.register("needs-retry.s3", self._attempted)
         return client
 
     def _before_send(self, request: Any, **_: Any) -> None:
         """Of every request, also one that was sent elsewhere: a name that leads into a private network is refused."""
         if why := leads_astray(request.url, self._private_hosts):
             raise StoreRefused(self.name, "", why)
+
+    def _attempted(self, attempts: int, **_: Any) -> None:
+        """Botocore asks after each attempt of a request, the `attempts`th, whether it is to be made again."""
+        if attempts > 1:
+            self._retried()
 
     def _redacted(self, text: str) -> str:
         for secret in (self._secret_key, self._access_key):

@@ -97,7 +97,7 @@ class LocalStore:
         with self._read(key) as file:
             difference = _difference(file, sha256, size_bytes)
         if difference:
-            raise VerifyFailed(self.name, key, difference)
+            raise VerifyFailed(self.name, key, difference, "sha256" if difference.startswith("sha256") else "size")
         return Proof(how="read_back", sha256=sha256, size_bytes=size_bytes)
 
     def open(self, key: str) -> BinaryIO:

@@ -68,6 +68,8 @@ class Written(msgspec.Struct, frozen=True, kw_only=True):
     clock_offset_us: int | None
     #: (minute, the same of the rows received in it), by minute, in microseconds.
     clock_offsets: tuple[tuple[int, int], ...] = ()
+    #: Characters of `data` of all rows.
+    text_bytes: int = 0
 
 
 @cache
@@ -233,7 +235,7 @@ class _Tally:
     """Counts rows as they pass."""
 
     def __init__(self) -> None:
-        self._rows = 0
+        self._rows = self._text_bytes = 0
         self._ids: tuple[str, str] | None = None
         self._collector: tuple[int, int] | None = None
         self._exchange: tuple[int, int] | None = None
@@ -244,6 +246,7 @@ class _Tally:
             if not chunk:
                 continue
             self._rows += len(chunk)
+            self._text_bytes += sum(len(row[3]) for row in chunk)
             self._ids = (self._ids or chunk[0])[0], chunk[-1][0]
             self._collector = _widened(self._collector, [row[1] for row in chunk])
             timed = [(row[1], row[2]) for row in chunk if row[2] is not None]
@@ -267,6 +270,7 @@ class _Tally:
             last_exchange_us=self._exchange[1] if self._exchange else None,
             clock_offset_us=min(self._offsets.values(), default=None),
             clock_offsets=tuple((minute * MINUTE_US, offset) for minute, offset in sorted(self._offsets.items())),
+            text_bytes=self._text_bytes,
         )
 
 

@@ -13,21 +13,20 @@ from typing import TypeVar
 import msgspec
 from sqlalchemy.exc import DBAPIError
 
-from app import telemetry
+from app import telemetry_archive
 from app.errors import (
     CollectorError,
     Interrupted,
     KeyTaken,
     RemovalRefused,
     StoreError,
-    StoreRefused,
-    StoreUnavailable,
     VerifyFailed,
 )
 from app.objects import layout, manifest, parquet
 from app.objects.manifest import Manifest
 from app.objects.parquet import Written
 from app.objects.store import Store
+from app.pipeline.archive_faults import kind_of, step_of
 from app.pipeline.facts import Facts
 from app.pipeline.removal import Removal
 from app.pipeline.trade_ids import TradeIds
@@ -37,13 +36,6 @@ from app.store.segment import Holding, SealedSegment
 T = TypeVar("T")
 #: Other bytes under so many names in a row mean that something is wrong with the prefix, not with one object.
 MAX_SUFFIX = 20
-#: What an error means to whoever looks at `object.failed`: its stage. Every other error is of `write`.
-STAGES: dict[type[Exception], str] = {
-    StoreUnavailable: "unavailable",
-    StoreRefused: "refused",
-    VerifyFailed: "verify",
-    KeyTaken: "conflict",
-}
 
 
 @dataclass
@@ -74,12 +66,16 @@ class Archive:
         cycle_deadline_s: float,
         monotonic_s: Callable[[], float],
         step: Callable[[str], None] = lambda name: None,
+        told: Callable[[Manifest], None] = lambda manifest: None,
     ) -> None:
         self._ledger, self._root, self._work, self._stores = ledger, segments_root, work_directory, stores
         self._server = server
         self._cycle_deadline_s = cycle_deadline_s
         self._now_s = monotonic_s
-        self._step = step
+        #: Called with the manifest of each object that is proved.
+        self._step, self._told = step, told
+        #: The step that is being taken, as `archive_failures_total` names it.
+        self._at = ""
         self._removal = Removal(ledger, segments_root, stores, step=step)
 
     def run(self, *, final: bool = False, keep_going: Callable[[], bool] = lambda: True) -> ArchiveReport:
@@ -100,18 +96,19 @@ class Archive:
             except StoreError as error:
                 unusable.append(error)
                 report.failed[store.name] = str(error)
-                telemetry.object_failed(_stage(error), store.name, error)
+                telemetry_archive.object_failed(kind_of(error), store.name, error, "store")
             else:
                 self._fill(store, report, keep_going)
         if len(unusable) == len(self._stores):
             raise unusable[0]
         if report.timed_out:
-            telemetry.object_failed("timeout", "cycle", TimeoutError("its time is over, or this worker stops"))
+            late = TimeoutError("its time is over, or this worker stops")
+            telemetry_archive.object_failed("timeout", "cycle", late, "timeout" if keep_going() else "")
         try:
             self._removal.finish()
         except OSError as error:
             report.failed["removal"] = str(error)
-            telemetry.object_failed("removal", "unfinished", error)
+            telemetry_archive.object_failed("removal", "unfinished", error, "removal")
         # Without one of its stores nothing can be proved; what is not yet removed waits for it.
         for entry in self._removal.candidates(final=final) if not unusable else ():
             if not keep_going():
@@ -124,7 +121,9 @@ class Archive:
                 break
             except (RemovalRefused, StoreError, DBAPIError, OSError, ValueError) as error:
                 report.failed[f"segment {entry.number}"] = str(error)
-                telemetry.removal_refused(entry.number, str(error))
+                telemetry_archive.removal_refused(entry.number, str(error))
+        if not report.failed and not report.timed_out:
+            telemetry_archive.cycle_completed()
         return report
 
     def _fill(self, store: Store, report: ArchiveReport, keep_going: Callable[[], bool]) -> None:
@@ -145,7 +144,7 @@ class Archive:
                 subject = f"segment {entry.number} {'/'.join(holding[:3])}"
                 # Two stores may fail at one object, each in its own way.
                 report.failed[subject] = "; ".join(filter(None, (report.failed.get(subject), str(error))))
-                telemetry.object_failed(_stage(error), subject, error)
+                telemetry_archive.object_failed(kind_of(error), subject, error, step_of(self._at, error))
 
     def _due(self, store: Store, report: ArchiveReport) -> Iterator[tuple[SegmentEntry, SealedSegment, Holding]]:
         """What `store` lacks, oldest first; after it, what was begun before: one that hangs keeps no other one waiting."""
@@ -157,7 +156,7 @@ class Archive:
                 holdings = segment.holdings()
             except DBAPIError as error:  # a damaged file: it stays, and keeps no other one from the archive
                 report.failed[f"segment {entry.number}"] = str(error)
-                telemetry.object_failed("write", f"segment {entry.number}", error)
+                telemetry_archive.object_failed("write", f"segment {entry.number}", error, "fetch")
                 continue
             for holding in holdings:
                 state = states.get(holding[:3])
@@ -181,12 +180,14 @@ class Archive:
         exchange, symbol, data_type, rows = holding
         path = self._work_path(entry, holding)
         self._step("archive.before_write")
+        self._at = "parquet"
         ids = TradeIds(exchange, data_type)
         written = parquet.write(
             path, _while(keep_going, ids.counted(segment.rows(exchange, symbol, data_type)), str(path)),
             exchange=exchange, symbol=symbol, data_type=data_type,
             metadata={"segment": f"{self._ledger.data_directory}/{entry.number}"},
         )  # fmt: skip
+        telemetry_archive.object_packed(written.rows, written.text_bytes, written.size_bytes)
         if written.rows != rows:
             raise CollectorError(f"{path}: {written.rows} rows written, the segment holds {rows}")
         self._step("archive.after_write")
@@ -221,34 +222,47 @@ class Archive:
             WRITTEN, None, None,
         )  # fmt: skip
         self._ledger.write_object(recorded)
-        telemetry.object_written(key, holding.rows, written.size_bytes)
+        telemetry_archive.object_written(key, holding.rows, written.size_bytes)
         self._step("archive.after_ledger_written")
         try:
             if put:
-                store.put(key, path, written.sha256)
+                self._put(store, key, path, written.sha256)
                 self._step("archive.after_put")
+            self._at = "verify"
             proof = store.prove(key, written.sha256, written.size_bytes)
             self._step("archive.after_prove")
+            self._at = "manifest"
             described = facts.manifest(key, entry, self._ledger.data_directory, self._server, written)
             self._put_manifest(store, described, path)
             self._step("archive.after_manifest")
         except KeyTaken as error:
             self._ledger.record_conflict(store.name, error.key, entry.number, error.detail)
-            telemetry.object_failed("conflict", error.key, error)
+            telemetry_archive.object_failed("conflict", error.key, error, "conflict")
             return False
         changed = self._ledger.verify_object(recorded, proof.how, layout.manifest_key(key))
-        if not changed and not self._verified_by_another(recorded):
+        if not changed and all(entry[:9] != recorded[:9] for entry in self._verified(recorded)):
             raise CollectorError(f"{key}: another archive run changed its record meanwhile; the next cycle looks again")
-        telemetry.object_verified(key, store.name, proof.how)
+        telemetry_archive.object_verified(key, store.name, proof.how)
+        self._told(described)
+        if changed and len(self._verified(recorded)) == len(self._stores):
+            telemetry_archive.rows_archived(recorded.rows)
         self._step("archive.after_verified")
         self._clear(path)
         return True
 
-    def _verified_by_another(self, recorded: ObjectEntry) -> bool:
-        """Whether another run at the same moment came to the same end."""
-        return any(
-            entry[:9] == recorded[:9] and entry.state == VERIFIED for entry in self._ledger.objects(recorded.segment)
-        )
+    def _put(self, store: Store, key: str, path: Path, sha256: str) -> None:
+        self._at, begun_s = "upload", self._now_s()
+        try:
+            store.put(key, path, sha256)
+        except StoreError:
+            telemetry_archive.object_put(self._now_s() - begun_s, stored=False)
+            raise
+        telemetry_archive.object_put(self._now_s() - begun_s, stored=True)
+
+    def _verified(self, recorded: ObjectEntry) -> list[ObjectEntry]:
+        """What is proved of the same rows, store by store."""
+        found = self._ledger.objects(recorded.segment)
+        return [entry for entry in found if entry[1:4] == recorded[1:4] and entry.state == VERIFIED]
 
     def _stored_earlier(self, store: Store, entry: SegmentEntry, holding: Holding) -> ObjectEntry | None:
         """The object that a run before this one had put, if it is in the store with the bytes that the ledger names."""
@@ -295,7 +309,7 @@ class Archive:
                     held = manifest.decode(file.read())
                 except ValueError as fault:  # damaged on its way, or by another hand: it describes nothing
                     raise error from fault
-            if _told(held) != _told(description):
+            if _essence(held) != _essence(description):
                 raise
         finally:
             path.unlink(missing_ok=True)
@@ -309,10 +323,6 @@ def _while(keep_going: Callable[[], bool], chunks: Iterator[T], what: str) -> It
         yield chunk
 
 
-def _told(description: Manifest) -> tuple[object, ...]:
+def _essence(description: Manifest) -> tuple[object, ...]:
     """What a removal asks of a manifest."""
     return description.key, description.sha256, description.rows, description.ranges
-
-
-def _stage(error: Exception) -> str:
-    return next((stage for kind, stage in STAGES.items() if isinstance(error, kind)), "write")

@@ -38,13 +38,23 @@ def assembled(
     if exchange.takes_key and venue.api_key is not None and venue.api_secret is not None:
         signer = exchange.signer(venue.api_key, venue.api_secret)
     made: list[StreamRunner] = []
+    said = 0
+
+    def publish(now_s: float) -> bool:
+        """Put the state on the board; True when another worker is to have the stream."""
+        nonlocal said
+        state, refused = made[0].state(now_s), outbox.refused
+        asked = wiring.board.publish(stream.name, state, buffer.lease_secs, dropped=refused > said)
+        said = refused
+        return asked == lease.token
+
     sender = Sender(
         stream.name, outbox, wiring.buffer, spool, lease,
         interval_s=buffer.batch_interval_ms / 1000,
         monotonic_s=monotonic_s,
         crowd_events=wiring.settings.collector.max_batch_size,
         crowded=crowded,
-        publish=lambda now_s: wiring.board.publish(stream.name, made[0].state(now_s), buffer.lease_secs) == lease.token,
+        publish=publish,
     )  # fmt: skip
     made.append(
         StreamRunner(

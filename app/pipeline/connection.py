@@ -177,7 +177,8 @@ class Connection:
         overlaps = (after,) if before is not None and after and not before.finished.is_set() else ()
         lane = ground.outbox.begin(Epoch(self.epoch, ground.wall_us(), overlaps, after))
         ground.progress.opened_count += 1
-        telemetry.connection_opened(name, self.epoch, overlaps)
+        symbols = self.stream.subscription.symbols
+        telemetry.connection_opened(name, self.epoch, overlaps, symbols, again=bool(after))
         session = Session(
             ground.exchange,
             self.stream.subscription,
@@ -207,7 +208,7 @@ class Connection:
             closes[close.reason] = closes.get(close.reason, 0) + 1
             ground.progress.ends.append((ground.wall_us(), close.reason, close.detail[:300]))
             silences = session.life.silences(ground.monotonic_s())
-            telemetry.connection_closed(name, self.epoch, close.reason, close.detail, link.frames, silences)
+            telemetry.connection_closed(name, self.epoch, close.reason, close.detail, link.frames, silences, symbols)
 
     def _wish(self, rotate: Rotate) -> None:
         self.wish = rotate

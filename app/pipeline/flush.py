@@ -14,14 +14,14 @@ from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
-from app import telemetry, telemetry_disk
+from app import telemetry, telemetry_counts, telemetry_disk
 from app.buffer.events import EventBuffer
 from app.codec import BatchCodec, ElementRejected, NewerFormat
 from app.errors import BufferUnavailable, CollectorError, Interrupted, SegmentSealed, StoreError
 from app.model import UNDECODED, Batch, Quarantined, Range
 from app.pipeline.late import WINDOW_US, LateTwins, happened_us
 from app.store.engine import classify
-from app.store.insert import Counts, Lookup
+from app.store.insert import Counts, Lookup, Outcomes
 from app.store.known import KnownRanges
 from app.store.ledger import OPEN, SEALED, SEALING, Ledger, SegmentEntry
 from app.store.segment import SealedSegment, Segment, relative_path
@@ -162,13 +162,25 @@ class Flush:
         self._load(known, {batch.epoch for batch in batches})
         twins = self._twins(batches, entry, previous)
         self._step("flush.before_commit")
-        counts = segment.store(batches, known, twins)
+        outcomes, begun_s = Outcomes(), self._now_s()
+        counts = segment.store(batches, known, twins, outcomes)
+        self._count(counts, outcomes, self._now_s() - begun_s)
         self._step("flush.after_commit")
         removed = self._buffer.acknowledge(stream, elements)
         self._step("flush.after_acknowledge")
         report.batches += len(batches)
         report.counts.add(counts)
         return len(elements) if removed == len(elements) else 0
+
+    def _count(self, counts: Counts, outcomes: Outcomes, seconds: float) -> None:
+        """What a commit did: one that is rolled back counts nothing."""
+        telemetry_counts.claim_committed(seconds, counts.stored)
+        for feed, c in outcomes.feeds.items():
+            telemetry_counts.feed_committed(
+                feed, stored=c.stored, duplicates=c.duplicates, quarantined=c.quarantined, replays=c.replays,
+                fetched=outcomes.fetched[feed],
+            )  # fmt: skip
+        telemetry_counts.losses_committed(outcomes.lost)
 
     def _twins(self, batches: Sequence[Batch], entry: SegmentEntry, previous: SealedSegment | None) -> Lookup | None:
         """Where events of `batches` may stand already: in the segment before, or, for late ones, in what is older."""
@@ -249,6 +261,7 @@ class Flush:
 
     def _seal(self, entry: SegmentEntry, report: FlushReport) -> None:
         """Mark, settle and count one segment; each step may be repeated."""
+        begun_s = self._now_s()
         self._step("seal.before_mark")
         segment = Segment.create(self._root / entry.path, entry.number, self._ledger.data_directory, entry.opened_us)
         segment.seal(self._now_us())
@@ -260,7 +273,7 @@ class Flush:
         rows = sum(holding.rows for holding in sealed.holdings())
         sealed_us = int(sealed.meta()["sealed_us"])
         if self._ledger.move_segment(entry.number, SEALING, SEALED, sealed_us=sealed_us, rows=rows):
-            telemetry.segment_sealed(entry.number, rows)
+            telemetry.segment_sealed(entry.number, rows, self._now_s() - begun_s)
             report.sealed.append(entry.number)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import cast
 
-from app import telemetry
+from app import telemetry, telemetry_counts
 from app.connection.actions import Close, Fetch, Output, Rotate, Send
 from app.connection.feed import FeedState
 from app.connection.session import Session
@@ -22,7 +22,7 @@ from app.errors import BufferUnavailable, VenueUnavailable
 from app.exchanges.base import Decoded, Signer
 from app.model import Event, Gap, Quarantined
 from app.pipeline.outbox import Lane, Unit
-from app.sequence import Continuity
+from app.sequence import Continuity, Verdict
 
 #: The reader looks at its timers and at the stop flag at least so often.
 TICK_S = 0.25
@@ -88,6 +88,10 @@ class Link:
         self._books: SimpleQueue[tuple[Decoded | None, float, int]] = SimpleQueue()
         self._seen_controls = 0
         self._told: set[tuple[str, str]] = set()
+        self._exchange = telemetry.exchange_of(stream)
+        #: What has been counted of the session's numbers, its pings and its pongs.
+        self._counted: dict[tuple[str, str], int] = {}
+        self._pings = self._pongs = 0
 
     def run(self, unlisted: dict[str, str]) -> Close:
         """Read until something ends the connection; what has been read by then is in the outbox.
@@ -121,6 +125,7 @@ class Link:
             return self._session.ended_by_venue("stream_ended" if error.code is None else "close_frame", str(error))
         finally:
             self._join()
+            self._count()
 
     def _tick(self, now_s: float) -> Close | None:
         for (symbol, feed), status in self._session.feeds.items():
@@ -136,9 +141,26 @@ class Link:
             self._seen_controls = self._socket.control_frames
             self._session.life.pong(now_s)
         self._join()
+        self._count()
         if (over := self._over()) is not None:
             return over
         return self._perform(self._session.tick(now_s, self._now_us()))
+
+    def _count(self) -> None:
+        """What the session has seen since the last time: numbers are given one by one, so their growth is what came."""
+        session, exchange = self._session, self._exchange
+        for (symbol, feed), number in session.numbers.items():
+            if new := number - self._counted.get((symbol, feed), 0):
+                self._counted[symbol, feed] = number
+                telemetry_counts.received((exchange, symbol, feed), new)
+        for (symbol, feed, verdict), events in session.continuity.irregular.items():
+            again = verdict is Verdict.DUPLICATE
+            (telemetry_counts.came_again if again else telemetry_counts.came_late)((exchange, symbol, feed), events)
+        session.continuity.irregular.clear()
+        life = session.life
+        telemetry_counts.pinged(exchange, life.pings - self._pings)
+        telemetry_counts.ponged(exchange, life.pongs - self._pongs)
+        self._pings, self._pongs = life.pings, life.pongs
 
     def _join(self) -> None:
         while not self._joins.empty():

@@ -81,7 +81,7 @@ def _mend(wiring: Wiring, entry: SegmentEntry, suspected: bool) -> Salvaged | No
     if entry.state == SEALED:
         wiring.ledger.move_segment(entry.number, SEALED, SEALED, rows=salvaged.rows)
     kept = f"{path}.corrupt-{now_us // 1_000_000}"
-    telemetry_disk.segment_salvaged(entry.number, kept, salvaged.rows, salvaged.lost, len(salvaged.losses))
+    telemetry_disk.segment_salvaged(entry.number, kept, salvaged.rows, salvaged.lost, salvaged.losses)
     said = f"segment {entry.number} was damaged: {salvaged.rows} rows kept, {salvaged.lost} lost, see {kept}"
     try:
         wiring.board.trouble("segments", {"level": "degraded", "since_us": now_us, "detail": said}, TOLD_S)

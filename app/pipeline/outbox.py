@@ -79,7 +79,7 @@ class Outbox:
         allowance: Allowance,
         max_events: int,
     ) -> None:
-        self._stream, self._exchange = stream, exchange
+        self._stream, self.exchange = stream, exchange
         self._max_bytes = max_bytes
         #: What each market may hold although the queues are full.
         self._share_bytes = share_bytes
@@ -220,7 +220,7 @@ class Outbox:
         numbers = [(event.symbol, event.feed, event.number) for event in events]
         numbers += [(frame.symbol, frame.feed, frame.number) for frame in quarantined]
         return Batch(
-            self._stream, self._exchange, lane.epoch.id, lane.batches, lane.epoch.opened_us,
+            self._stream, self.exchange, lane.epoch.id, lane.batches, lane.epoch.opened_us,
             tuple(runs(numbers)), tuple(events), tuple(quarantined), losses, tuple(gaps), end, lane.epoch.overlaps,
             after=lane.epoch.after,
         )  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from app import telemetry, telemetry_disk
+from app import telemetry, telemetry_archive, telemetry_disk
 from app.buffer.lease import Holding
 from app.clock import wall_us
 from app.errors import BufferFull, BufferUnavailable, CollectorError, Interrupted
@@ -15,7 +15,7 @@ from app.pipeline import reckoning
 from app.pipeline.mending import TOLD_S, mend, named_damaged
 from app.pipeline.rebuild import RebuildReport, rebuild
 from app.pipeline.room import FULL
-from app.pipeline.trouble import room_of, watched
+from app.pipeline.trouble import room_of, succeeded, watched
 from app.store.ledger import OPEN, SEALED, SEALING
 from app.store.salvage import damage_of
 from app.wiring import LOCK_SECS, OWNER_SECS, Wiring
@@ -123,7 +123,7 @@ def _archive(wiring: Wiring, stop: threading.Event, *, final: bool) -> dict[str,
         wiring.claim_ownership(what, wiring.owner, 2 * every_s + len(wiring.stores) * deadline_s)
     with _alone(wiring, "archive") as ours:
         if ours is None:
-            telemetry.archive_skipped("another cycle is going on")
+            telemetry_archive.archive_skipped("another cycle is going on")
             return {"skipped": "another cycle is going on"}
         if stop.is_set():
             return {"skipped": "this worker is stopping"}
@@ -136,7 +136,7 @@ def _archive(wiring: Wiring, stop: threading.Event, *, final: bool) -> dict[str,
                 report = cycle()
             return report.as_dict()
         except Interrupted as error:
-            telemetry.archive_skipped(str(error))
+            telemetry_archive.archive_skipped(str(error))
             return {"skipped": str(error)}
 
 
@@ -152,7 +152,9 @@ def certify(
             return {"skipped": "another run is going on"}
         wiring.replan()
         run = wiring.certifier.run
-        return run(deadline_s=deadline_s, keep_going=lambda: ours() and not stop.is_set(), final=final).as_dict()
+        report = run(deadline_s=deadline_s, keep_going=lambda: ours() and not stop.is_set(), final=final).as_dict()
+        succeeded(wiring, "certify")
+        return report
 
 
 def reckon(wiring: Wiring, stop: threading.Event, *, look_again_s: float = reckoning.LOOK_AGAIN_S) -> dict[str, object]:
@@ -161,7 +163,9 @@ def reckon(wiring: Wiring, stop: threading.Event, *, look_again_s: float = recko
     with _alone(wiring, "reckon") as ours:
         if ours is None:
             return {"skipped": "another run is going on"}
-        return reckoning.declare(wiring, reckoning.findings(wiring, stop, look_again_s=look_again_s))
+        report = reckoning.declare(wiring, reckoning.findings(wiring, stop, look_again_s=look_again_s))
+        succeeded(wiring, "reckon")
+        return report
 
 
 def repair(
@@ -182,6 +186,8 @@ def repair(
             patient=patient,
             keep_going=lambda: ours() and not stop.is_set(),
         )
+        if not report.failed:
+            succeeded(wiring, "repair")
         return report.as_dict()
 
 

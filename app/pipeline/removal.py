@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from app import telemetry
+from app import telemetry_archive
 from app.errors import RemovalRefused
 from app.objects import manifest
 from app.objects.store import Store
@@ -50,7 +50,7 @@ class Removal:
         remove_file(self._root / entry.path)
         self._step("removal.after_unlink")
         if self._ledger.move_segment(entry.number, REMOVING, REMOVED):
-            telemetry.segment_removed(entry.number, entry.rows or 0)
+            telemetry_archive.segment_removed(entry.number, entry.rows or 0)
 
     def _prove(self, entry: SegmentEntry, segment: SealedSegment) -> int:
         """Rows of the segment, all of them proved to be in every store. Raises: RemovalRefused."""

@@ -7,17 +7,19 @@ When the spool is full too, the batch in hand waits, the memory queue fills, and
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Event as Flag
 
 import msgspec
 
-from app import telemetry
+from app import telemetry, telemetry_counts
 from app.buffer.events import EventBuffer
 from app.buffer.lease import Holding, Lease
 from app.buffer.spool import Spool
 from app.codec import BatchCodec, events_in
 from app.errors import BufferUnavailable, SpoolFull
 from app.model import Batch, Loss
+from app.pipeline.latency import Latency
 from app.pipeline.outbox import Outbox
 
 #: After Redis did not answer or was full, the next attempt comes after so long; batches go to the spool meanwhile.
@@ -56,6 +58,9 @@ class Sender:
         #: Taken from the outbox, not yet encoded; encoded, not yet delivered.
         self._taken: Batch | None = None
         self._in_hand: bytes | None = None
+        self.latency = Latency(outbox.exchange)
+        #: Bytes and events in the spool, as its records are written and delivered here.
+        self.spool_bytes, self.spool_events = spool.waiting() if spool else (0, 0)
         #: Never set: a wait that nothing cuts short.
         self._pause = Flag()
         #: No push before this; Redis did not answer, and nothing is asked of it, before that.
@@ -91,6 +96,8 @@ class Sender:
             if abandoned:
                 telemetry.batches_abandoned(self._stream, abandoned)
         finally:
+            self.latency.report()
+            self._say_goodbye()
             self.finished.set()
 
     def _deliver_next(self) -> bool:
@@ -98,6 +105,7 @@ class Sender:
         if self._in_hand is None:
             if self._taken is None:
                 self._taken = self._outbox.take(self._interval_s)
+                self.latency.add(self._taken.events if self._taken is not None else ())
             if self._taken is None:
                 self._drain()
                 return False
@@ -108,6 +116,8 @@ class Sender:
             return True
         try:
             self._spool.append(self._in_hand)
+            self._spooled(self._in_hand, 1)
+            telemetry_counts.batch_spooled(self._outbox.exchange)
             self._in_hand = None
             self.spool_refusal = ""
         except (SpoolFull, OSError) as error:
@@ -153,10 +163,23 @@ class Sender:
             if enough or self._now_s() >= until_s or not self._push(element):
                 return False
             delivered += 1
+            self._spooled(element, -1)
             return True
 
         if self._spool and self._now_s() >= self._retry_s and self._spool.drain(deliver):
+            self.spool_bytes = self.spool_events = 0
             telemetry.spool_drained(self._stream)
+
+    def _say_goodbye(self) -> None:
+        """The state at the end: else the board would tell the one of a second ago until it runs out. Not in place of
+        another holder's, and not to a Redis that is silent."""
+        if not self.lost.is_set() and self._now_s() >= self._silent_s:
+            with suppress(BufferUnavailable):
+                self._publish(self._now_s())
+
+    def _spooled(self, element: bytes, sign: int) -> None:
+        self.spool_bytes += sign * len(element)
+        self.spool_events += sign * events_in(element)
 
     def _push(self, element: bytes) -> bool:
         if self._now_s() < self._retry_s:
@@ -191,6 +214,7 @@ class Sender:
                     telemetry.lease_lost(self._stream, self._lease.holder())
             if now_s >= self._publish_s:
                 self._publish_s = now_s + 1.0
+                self.latency.report()
                 if self._publish(now_s):
                     self.handed_over.set()
         except BufferUnavailable as error:

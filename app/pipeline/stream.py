@@ -73,6 +73,8 @@ class StreamRunner:
         self._failures = 0
         self._next_s = 0.0
         self._drain_until_s: float | None = None
+        #: When each (symbol, feed) last had data, whichever connection brought it.
+        self._last_us: dict[tuple[str, str], int] = {}
 
     def run(self) -> str:
         """Connect, watch, reconnect; returns why it ended. The caller holds the lease and releases it afterwards."""
@@ -159,8 +161,11 @@ class StreamRunner:
         """What is published on the board: the connection, and every feed with its state, since when and why."""
         current, successor, progress = self._current, self._successor, self.progress
         session = current.session if current is not None else None
+        now_us = self._ground.wall_us()
         feeds = []
         for (symbol, feed), status in list(session.feeds.items()) if session else []:
+            if status.rhythm.last_s == status.last_data_s:  # else nothing has come on this connection
+                self._last_us[symbol, feed] = now_us - int((now_s - status.last_data_s) * 1_000_000)
             feeds.append(
                 {
                     "symbol": symbol,
@@ -169,6 +174,7 @@ class StreamRunner:
                     "since_us": status.since_us,
                     "why": status.why,
                     "age_s": round(now_s - status.last_data_s, 3),
+                    "last_us": self._last_us.get((symbol, feed)),
                     "interval_s": status.rhythm.interval_s and round(status.rhythm.interval_s, 4),
                 }
             )
@@ -185,6 +191,9 @@ class StreamRunner:
             "events": progress.events,
             "refused": self._outbox.refused,
             "spool_refusal": self._sender.spool_refusal,
+            "spool_bytes": self._sender.spool_bytes,
+            "spool_events": self._sender.spool_events,
+            "offset_us": self._sender.latency.offset_us(now_s),
             "queued": self._outbox.queued,
             "last_data_us": progress.last_data_us,
             "last_error": session.last_error if session else "",

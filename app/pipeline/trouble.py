@@ -54,7 +54,15 @@ def watched(wiring: Wiring, station: str, every_s: float, run: Callable[[], Repo
         raise
     if "skipped" not in report:
         _tell(wiring, station, every_s, notice)
+        if notice is None or notice["level"] != "degraded":
+            succeeded(wiring, station)
     return report
+
+
+def succeeded(wiring: Wiring, station: str) -> None:
+    """Put on the board that a run of a station ended without trouble."""
+    with suppress(BufferUnavailable):
+        wiring.board.succeeded(station, wall_us() // 1_000_000)
 
 
 def room_of(wiring: Wiring) -> Room:

@@ -4,7 +4,8 @@ quarantined or replay, and each outcome is counted on its range."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -12,7 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from app import telemetry
-from app.model import ORDERBOOK, Batch, Event, Range
+from app.model import ORDERBOOK, Batch, Event, Loss, Range
 from app.store.engine import classify
 from app.store.holes import with_holes
 from app.store.known import KnownRanges
@@ -46,6 +47,24 @@ class Counts:
 
 
 @dataclass
+class Outcomes:
+    """The same feed by feed, of one transaction. Feeds are (exchange, symbol, feed)."""
+
+    feeds: dict[tuple[str, str, str], Counts] = field(default_factory=dict)
+    #: Events that no connection brought: asked for over REST, or foreign to us.
+    fetched: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    #: (exchange, symbol, feed, cause) -> events that are declared lost from now on.
+    lost: Counter[tuple[str, str, str, str]] = field(default_factory=Counter)
+
+    def of(self, exchange: str, symbol: str, feed: str) -> Counts:
+        return self.feeds.setdefault((exchange, symbol, feed), Counts())
+
+    def lose(self, exchange: str, losses: Iterable[Loss]) -> None:
+        for loss in losses:
+            self.lost[exchange, loss.symbol, loss.feed, loss.cause] += loss.count or 0
+
+
+@dataclass
 class _Tally:
     """A run of numbers of one (epoch, symbol, feed) and its outcomes."""
 
@@ -73,18 +92,24 @@ class _Tallies:
         return next(t.counts for t in self.runs[epoch, symbol, feed] if t.first <= number <= t.last)
 
 
-def insert(connection: Connection, batches: Sequence[Batch], known: KnownRanges, twins: Lookup | None) -> Counts:
-    """Store `batches` in order and return what became of their events.
+def insert(
+    connection: Connection,
+    batches: Sequence[Batch],
+    known: KnownRanges,
+    twins: Lookup | None,
+    outcomes: Outcomes | None = None,
+) -> Counts:
+    """Store `batches` in order and return what became of their events; `outcomes` is told the same by feed.
 
     `known` must cover the epochs of `batches`; it is extended, so discard it when the transaction does not commit.
     `twins` finds events that another file holds already (the segment before this one); None where there is none.
     Raises: sqlalchemy.exc.DBAPIError for locked, full and io errors: nothing is stored then.
     """
-    total = Counts()
+    total, outcomes = Counts(), outcomes or Outcomes()
     tallies = _Tallies()
     by_feed: dict[tuple[str, str], list[tuple[Batch, Event]]] = {}
     for batch in batches:
-        replayed = _replays(connection, batch, known, total)
+        replayed = _replays(connection, batch, known, outcomes)
         if replayed and len(replayed) == len(batch.ranges):
             continue  # its records were committed with its ranges; here they would say everything a second time
         ends = {(r.symbol, r.feed, number) for r in batch.ranges for number in (r.first, r.last)}
@@ -94,10 +119,17 @@ def insert(connection: Connection, batches: Sequence[Batch], known: KnownRanges,
                 head, tail = (bearers.get((added.symbol, added.feed, number)) for number in (added.first, added.last))
                 known.add(batch.epoch, added, tail.received_us if tail else None)
                 tallies.add(batch, added, head, tail)
+                if batch.kind != "stream":
+                    outcomes.fetched[batch.exchange, added.symbol, added.feed] += added.last - added.first + 1
         for event in batch.events:
             if not replayed or not _within(event.symbol, event.feed, event.number, replayed):
                 by_feed.setdefault((batch.exchange, event.feed), []).append((batch, event))
-        write(connection, with_holes(batch, known))
+        told = {
+            loss for loss in batch.losses if known.is_lost(batch.epoch, loss.symbol, loss.feed, loss.first, loss.last)
+        }
+        declared = with_holes(batch, known)
+        write(connection, declared)
+        outcomes.lose(batch.exchange, (loss for loss in declared.losses if loss not in told))
         for unit in batch.quarantined:
             if not replayed or not _within(unit.symbol, unit.feed, unit.number, replayed):
                 tallies.of(batch.epoch, unit.symbol, unit.feed, unit.number).quarantined += 1
@@ -107,9 +139,11 @@ def insert(connection: Connection, batches: Sequence[Batch], known: KnownRanges,
     for (exchange, feed), events in by_feed.items():
         _rows(connection, exchange, feed, events, tallies, twins)
     _ranges(connection, tallies)
-    for runs in tallies.runs.values():
-        for tally in runs:
-            total.add(tally.counts)
+    for (_, symbol, feed), feed_runs in tallies.runs.items():
+        for tally in feed_runs:
+            outcomes.of(tally.exchange, symbol, feed).add(tally.counts)
+    for counts in outcomes.feeds.values():
+        total.add(counts)
     return total
 
 
@@ -117,11 +151,11 @@ def _within(symbol: str, feed: str, number: int, ranges: set[Range]) -> bool:
     return any(r.symbol == symbol and r.feed == feed and r.first <= number <= r.last for r in ranges)
 
 
-def _replays(connection: Connection, batch: Batch, known: KnownRanges, total: Counts) -> set[Range]:
+def _replays(connection: Connection, batch: Batch, known: KnownRanges, outcomes: Outcomes) -> set[Range]:
     """The ranges of `batch` that are stored already; each is put on record."""
     replayed = {r for r in batch.ranges if known.covers(batch.epoch, r)}
     for r in replayed:
-        total.replays += r.last - r.first + 1
+        outcomes.of(batch.exchange, r.symbol, r.feed).replays += r.last - r.first + 1
         connection.exec_driver_sql(
             "INSERT INTO replays (epoch, symbol, feed, first, last, times) VALUES (?, ?, ?, ?, ?, 1)"
             " ON CONFLICT (epoch, symbol, feed, first) DO UPDATE SET times = times + 1, last = max(last, excluded.last)",

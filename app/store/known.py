@@ -83,6 +83,11 @@ class KnownRanges:
         """These numbers are declared lost from now on."""
         self._filling_lost.setdefault((epoch, symbol, feed), []).append((first, last))
 
+    def is_lost(self, epoch: str, symbol: str, feed: str, first: int, last: int) -> bool:
+        """Whether just these numbers are declared lost already."""
+        key = epoch, symbol, feed
+        return any((first, last) in lost.get(key, ()) for lost in (self._kept_lost, self._filling_lost))
+
     def hole_before(self, epoch: str, arrived: Range) -> list[tuple[int, int]]:
         """Numbers below `arrived`, down to what is stored there, that are neither stored nor declared lost.
 

@@ -209,5 +209,6 @@ LEDGER_INDEXES = (
     "CREATE INDEX IF NOT EXISTS checks_by_end ON checks (kind, end_us)",
     "CREATE INDEX IF NOT EXISTS epochs_by_begin ON epochs (opened_us)",
     "CREATE INDEX IF NOT EXISTS epochs_of_stream ON epochs (stream, opened_us)",
+    "CREATE INDEX IF NOT EXISTS objects_by_state ON objects (store, state, size_bytes)",
     "CREATE INDEX IF NOT EXISTS epochs_without_end ON epochs (epoch) WHERE ended_us IS NULL",
 )

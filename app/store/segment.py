@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from app.errors import SegmentSealed
 from app.model import Batch, Event
 from app.store.engine import bare, begin_wal, classify, readonly, writable
-from app.store.insert import Counts, Lookup, insert
+from app.store.insert import Counts, Lookup, Outcomes, insert
 from app.store.known import KnownRanges
 from app.store.migrate import prepare, readable
 from app.store.schema import ROWS, SEGMENT_RECORDS
@@ -88,8 +88,11 @@ class Segment:
     def _begin(self) -> AbstractContextManager[Connection]:
         return _transaction(self._held) if self._held is not None else self.engine.begin()
 
-    def store(self, batches: Sequence[Batch], known: KnownRanges, twins: Lookup | None) -> Counts:
+    def store(
+        self, batches: Sequence[Batch], known: KnownRanges, twins: Lookup | None, outcomes: Outcomes | None = None
+    ) -> Counts:
         """Rows, records and ranges of `batches`, in one transaction. `known` covers their epochs in every other file.
+        `outcomes` is told what became of them, to be believed when this has returned.
 
         Raises: SegmentSealed; sqlalchemy.exc.DBAPIError as app/store/insert.py says.
         """
@@ -97,7 +100,7 @@ class Segment:
             if _meta(connection, "sealed_us"):
                 raise SegmentSealed(self.path.name)
             known.renew(connection, sorted({batch.epoch for batch in batches}))
-            return insert(connection, batches, known, twins)
+            return insert(connection, batches, known, twins, outcomes)
 
     def seal(self, now_us: int) -> None:
         """No row comes in after this. The same call again changes nothing."""

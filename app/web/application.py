@@ -35,7 +35,7 @@ def application(wiring: Wiring, host: str = "127.0.0.1", over: Callable[[], bool
         return JSONResponse(body, status)
 
     async def get_ready(_: Request) -> Response:
-        body, status = await run_in_threadpool(ready, wiring)
+        body, status = await run_in_threadpool(ready, wiring, monotonic_s() - started_s)
         return JSONResponse(body, status)
 
     async def get_metrics(_: Request) -> Response:

@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from app import telemetry
+from app import telemetry_archive
 from app.cli import collector
 from app.errors import StoreError, StoreRefused, StoreUnavailable
+from app.metrics import VALUES
 from app.objects import layout
 from app.objects.bucket import BucketStore
 from app.pipeline.archive import ArchiveReport
@@ -131,11 +132,12 @@ class Bench:
         """One cycle: its report, or why there is none. Nothing unproved is removed, whatever became of it."""
         self.failed.clear()
 
-        def failed(stage: str, subject: str, error: Exception) -> None:
+        def failed(stage: str, subject: str, error: Exception, at: str) -> None:
+            assert at in ("", *VALUES["archive_failures_total"]["stage"])
             self.failed.append((stage, subject))
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(telemetry, "object_failed", failed)
+            patch.setattr(telemetry_archive, "object_failed", failed)
             try:
                 result: ArchiveReport | StoreError = wiring.archive().run(final=True)
             except StoreError as error:

@@ -18,6 +18,8 @@ from app.pipeline import periodic
 from app.pipeline.supervise import collect
 from app.wiring import Wiring
 from tests.support import batches as made
+from tests.support.counting import by_feed, reporter, scraped, unaccounted
+from tests.support.counting import total as counted
 from tests.support.exchanges import ExchangeProcess
 from tests.support.path import (
     NEVER,
@@ -282,6 +284,7 @@ def test_a_market_that_floods_loses_only_its_own_events_and_says_which(rig: Rig)
             spool={"max_bytes": 16 * 1024},
         )
         wiring = rig.wiring()
+        counts = reporter(wiring)
         total = rounds * (burst + 1)
         collecting = Collecting(wiring)
         peak = 0
@@ -317,6 +320,17 @@ def test_a_market_that_floods_loses_only_its_own_events_and_says_which(rig: Rig)
     # Its trades count from 1 as its numbers do: what is archived and what is declared lost are all of them.
     kept = [int(identity) for identity, _ in rows["bybit", "BTCUSDT", "trade"]]
     assert sorted(kept + lost) == list(range(1, rounds * burst + 1))
+
+    counts.report()
+    told = scraped(wiring)
+    assert unaccounted(told) == {}
+    assert by_feed(told, "messages_received_total") == {
+        ("bybit", "BTCUSDT", "trade"): rounds * burst, ("bybit", "ETHUSDT", "trade"): rounds,
+    }  # fmt: skip
+    assert counted(told, "messages_dropped_total") == refused
+    assert by_feed(told, "messages_lost_total") == {("bybit", "BTCUSDT", "trade"): refused}
+    assert counted(told, "spooled_batches_total", exchange="bybit") > 0
+    assert [counted(told, name) for name in ("spool_events", "memory_queue_events", "channel_queue_depth")] == [0, 0, 0]
 
 
 @pytest.mark.row("X5")

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
+from app.codec import BatchCodec
 from app.pipeline import periodic
 from app.pipeline.supervise import dispatch
 from app.web.application import application
-from app.web.health import health
+from app.web.health import DROPPED, health, ready
 from app.wiring import Wiring
+from tests.support import batches as made
+from tests.support import prometheus
+from tests.support.counting import Samples, by_feed, reporter, samples, scraped, total
 from tests.support.exchanges import ExchangeProcess
-from tests.support.path import NEVER, Collecting, archived, finish, until
+from tests.support.path import NEVER, Collecting, archived, finish, segment_files, until
 from tests.support.redis_process import RedisProcess
 from tests.support.rig import Rig
 
 BYBIT, OKX = "bybit-0-orderbook.trade", "okx-0-orderbook.trade"
-Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 class Client:
@@ -45,11 +49,7 @@ def metrics(client: Client) -> Samples:
     answer = client.get("/metrics")
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    return {
-        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(answer.text)
-        for sample in family.samples
-    }
+    return samples(answer.text)
 
 
 def state(stream: str, **changes: Any) -> dict[str, Any]:
@@ -70,6 +70,7 @@ def test_what_streams_do_shows_in_health_readiness_and_metrics(
     server = exchange_server(rate=20)
     rig.write({"bybit": ["BTCUSDT"], "okx": ["BTC-USDT"]}, server.venues)
     wiring = rig.wiring()
+    counts = reporter(wiring)
     client = Client(rig.wiring())
 
     answer = client.get("/health")
@@ -121,29 +122,63 @@ def test_what_streams_do_shows_in_health_readiness_and_metrics(
     for name in (BYBIT, OKX):
         labels = (("stream", name),)
         assert found["collector_buffer_batches", labels] == depths[name].batches > 0
-        assert found["collector_channel_queue_depth", labels] == depths[name].events > 0
+        assert found["collector_buffer_events", labels] == depths[name].events > 0
         assert found["collector_buffer_bytes", labels] == depths[name].bytes > 0
+        assert 0 < found["collector_oldest_unstored_seconds", labels] < 60
+    assert found["collector_channel_queue_depth", ()] == sum(depth.events for depth in depths.values())
 
     periodic.flush(wiring, NEVER)
-    assert metrics(client)["collector_segments", (("state", "open"),)] == 1
+    assert metrics(Client(wiring))["collector_segments", (("state", "open"),)] == 1
     finish(wiring)
-    found = metrics(client)
+    counts.report()
+    found = metrics(Client(wiring))
     rows = archived(wiring)
     assert found["collector_segments", (("state", "open"),)] == 0
     assert found["collector_segments", (("state", "removed"),)] == 1
-    assert found["collector_objects_verified_total", ()] == len(rows) == 4
+    assert found["collector_objects", (("state", "verified"),)] == len(rows) == 4
     assert found["collector_snapshots_archived_total", ()] == sum(map(len, rows.values()))
-    assert found["collector_channel_queue_depth", (("stream", BYBIT),)] == 0
+    assert found["collector_channel_queue_depth", ()] == 0
 
 
 def test_refused_events_degrade_the_health(rig: Rig) -> None:
     rig.write({"bybit": ["BTCUSDT"], "okx": ["BTC-USDT"]})
     wiring = rig.wiring()
-    publish(wiring, state(BYBIT, refused=3), state(OKX, refused=4))
+    wiring.tally.add("a process", 1, {DROPPED: 7.0})
+    publish(wiring, state(BYBIT), state(OKX))
+    body = Client(rig.wiring()).get("/health").json()
+    assert (body["status"], body["messages_dropped"]) == ("healthy", 7), "that was longer ago than five minutes"
+    wiring.board.publish(OKX, state(OKX), 30, dropped=True)
     answer = Client(rig.wiring()).get("/health")
     body = answer.json()
     assert (answer.status_code, body["status"], body["degraded_reason"]) == (200, "degraded", "backpressure")
     assert body["messages_dropped"] == 7
+
+
+def test_refusals_are_remembered_for_five_minutes_although_their_stream_is_gone(rig: Rig) -> None:
+    wiring = rig.wiring()
+    wiring.board.publish(OKX, state(OKX), 0.05, dropped=True)
+    until(lambda: not wiring.board.states([OKX]), "the state has run out")
+    assert wiring.board.dropping([BYBIT, OKX]) == [OKX]
+    assert 290 < wiring.redis.ttl(f"{rig.prefix}:dropped:{OKX}") <= 300
+
+
+def test_a_flush_or_archive_that_should_have_run_is_missing_once_there_was_time_for_it(rig: Rig) -> None:
+    rig.write({"okx": ["BTC-USDT"]}, collector={"batch_interval_secs": 5, "archive_interval_secs": 3600})
+    wiring = rig.wiring()
+    bounds = {"flush": 60 + 3 * 5, "archive": 60 + 3 * 3600 + 300}
+
+    def late(uptime_s: float) -> set[str]:
+        body, status = ready(wiring, uptime_s)
+        assert status == 503  # for want of beat and workers
+        return {line.split()[0] for line in body["missing"] if "without trouble" in line}
+
+    assert [late(bound + 1) for bound in bounds.values()] == [{"flush"}, {"flush", "archive"}]
+    assert late(bounds["flush"]) == set()
+    now_s = int(time.time())
+    wiring.board.succeeded("flush", now_s)
+    wiring.board.succeeded("archive", now_s - bounds["archive"] - 5)
+    assert late(1e6) == {"archive"}
+    assert wiring.board.successes() == {"flush": now_s, "archive": now_s - bounds["archive"] - 5}
 
 
 def test_what_keeps_a_station_from_its_work_degrades_the_health_and_a_warning_does_not(rig: Rig) -> None:
@@ -189,6 +224,56 @@ def test_without_redis_health_and_readiness_say_so_and_metrics_still_answer(
         back()
         until(lambda: metrics(client)["collector_redis_up", ()] == 1, "Redis is seen again")
     assert abs(metrics(client)["collector_start_timestamp_seconds", ()] - time.time()) < 60
+
+
+def test_a_ledger_that_cannot_be_read_is_told_and_takes_nothing_else_with_it(rig: Rig) -> None:
+    rig.write({"okx": ["BTC-USDT"]})
+    wiring = rig.wiring()
+    wiring.ledger.path.write_bytes(b"no database" * 100)
+    found = metrics(Client(wiring))
+    assert (found["collector_ledger_up", ()], found["collector_redis_up", ()]) == (0, 1)
+    assert not any(name in ("collector_segments", "collector_gaps", "collector_local_bytes") for name, _ in found)
+    assert found["collector_websocket_connected", (("exchange", "okx"), ("symbol", "BTC-USDT"))] == 0
+
+
+def test_what_a_scrape_of_nothing_says_is_well_formed(rig: Rig) -> None:
+    rig.write({"okx": ["BTC-USDT"]})
+    checked = prometheus.promtool("check", "metrics", stdin=Client(rig.wiring()).get("/metrics").text)
+    # Named by the customer's documents.
+    assert (checked.stdout + checked.stderr).strip() == (
+        "collector_latency_exchange_to_collector_ms metric names should not contain abbreviated units"
+    )
+
+
+def test_a_commit_that_is_rolled_back_counts_nothing_and_its_next_try_everything_once(rig: Rig) -> None:
+    rig.write({"binance": ["btcusdt"]})
+    wiring = rig.wiring()
+    counts = reporter(wiring)
+    stream = "binance-0-orderbook.trade"
+    wiring.buffer.push(stream, BatchCodec().encode(made.batch(1, [made.event(1), made.event(2)])))
+    periodic.flush(wiring, NEVER)  # makes the segment
+    wiring.buffer.push(
+        stream, BatchCodec().encode(made.batch(2, [made.event(3), made.event(4, "2"), made.undecoded(1)]))
+    )
+    (path,) = segment_files(wiring)[:1]
+    with closing(sqlite3.connect(path)) as segment, segment:
+        segment.execute("CREATE TRIGGER refuse BEFORE INSERT ON quarantine BEGIN SELECT RAISE(ABORT, 'not now'); END")
+    assert periodic.flush(wiring, NEVER)["failed"] == {stream: "constraint"}
+    counts.report()
+    found = scraped(wiring)
+    feed, undecoded = ("binance", "btcusdt", "trade"), ("binance", "?", "?")
+    assert by_feed(found, "messages_stored_total") == {feed: 2}
+    assert by_feed(found, "messages_quarantined_total") == {}
+    assert total(found, "db_insert_errors_total", error_type="constraint") == 1
+    with closing(sqlite3.connect(path)) as segment, segment:
+        segment.execute("DROP TRIGGER refuse")
+    assert periodic.flush(wiring, NEVER)["failed"] == {}
+    counts.report()
+    found = scraped(wiring)
+    assert by_feed(found, "messages_stored_total") == {feed: 3}
+    assert by_feed(found, "messages_duplicate_total") == {feed: 1}
+    assert by_feed(found, "messages_quarantined_total") == {undecoded: 1}
+    assert total(found, "db_snapshots_written_total") == 3
 
 
 def test_uptime_counts_from_the_start_of_the_process(rig: Rig) -> None:

@@ -277,3 +277,17 @@ def test_memory_is_bounded_and_what_is_forgotten_is_counted(symbols: list[int]) 
             held.pop(0)
             evicted += 1
         assert continuity.evicted == evicted
+
+
+def test_events_that_were_no_progress_are_counted_by_feed_and_verdict() -> None:
+    continuity = Continuity()
+
+    def trade(id: int, symbol: str = "BTC-USDT") -> Decoded:
+        return Decoded(symbol, TRADE, str(id), None, "{}", follows=id - 1, last=id, dense=True)
+
+    verdicts = [continuity.check(trade(id), 1)[0] for id in (5, 6, 6, 4, 7, 7)]
+    continuity.check(trade(9, "ETH-USDT"), 1)
+    assert verdicts == [RESET, OK, DUPLICATE, OUT_OF_ORDER, OK, DUPLICATE]
+    assert continuity.irregular == {
+        ("BTC-USDT", TRADE, DUPLICATE): 2, ("BTC-USDT", TRADE, OUT_OF_ORDER): 1,
+    }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,3 +74,19 @@ def test_secrets_that_others_may_read_are_warned_about_and_only_their_keys_are_r
     sources = read(file, {}, SECTIONS)
     assert sources.tree == {"redis": {"url": "hidden", "prefix": "p"}}
     assert sources.warnings == [f".secrets.toml holds secrets and is open to group or others; chmod 600 {secrets}"]
+
+
+def test_secrets_where_containers_are_given_theirs_are_not_warned_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "redis_url"
+    secret.write_text("redis://:hidden@redis:6379/0\n")
+    secret.chmod(0o444)
+    environ = {"COLLECTOR_REDIS__URL_FILE": str(secret)}
+    assert read(None, environ, SECTIONS).warnings == [
+        f"COLLECTOR_REDIS__URL_FILE = {secret} holds secrets and is open to group or others; chmod 600 {secret}"
+    ]
+    monkeypatch.setattr("app.settings_sources.MOUNTED_SECRETS", tmp_path)
+    sources = read(None, environ, SECTIONS)
+    assert sources.warnings == []
+    assert sources.tree["redis"] == {"url": "redis://:hidden@redis:6379/0"}

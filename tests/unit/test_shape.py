@@ -58,8 +58,8 @@ _SETTINGS = (
 _PARTS = ("app.buffer", "app.store", "app.objects", "app.connection")
 _BELOW_PIPELINE = (
     *_WORDS, *_SETTINGS, *_PARTS, "app.books", "app.clock", "app.codec", "app.interruptible", "app.sequence",
-    "app.event_log", "app.exchanges", "app.metrics", "app.quality", "app.telemetry", "app.telemetry_books",
-    "app.telemetry_disk", "app.telemetry_logs",
+    "app.event_log", "app.exchanges", "app.metrics", "app.quality", "app.telemetry", "app.telemetry_archive",
+    "app.telemetry_books", "app.telemetry_counts", "app.telemetry_disk", "app.telemetry_logs",
 )  # fmt: skip
 
 #: Module -> what it may import of the application, beside what lies below its own name. The longest name counts.
@@ -80,8 +80,10 @@ TIERS: dict[str, tuple[str, ...]] = {
     "app.quality": ("app.model",),
     "app.event_log": (),
     "app.telemetry": ("app.clock", "app.event_log", "app.metrics"),
+    "app.telemetry_archive": ("app.telemetry", "app.metrics"),
     "app.telemetry_books": ("app.telemetry", "app.metrics"),
-    "app.telemetry_disk": ("app.telemetry", "app.metrics"),
+    "app.telemetry_counts": ("app.metrics",),
+    "app.telemetry_disk": ("app.model", "app.telemetry", "app.metrics"),
     "app.telemetry_logs": ("app.telemetry",),
     **dict.fromkeys(_SETTINGS, (*_WORDS, *_SETTINGS, "app.exchanges")),
     # The pace of a venue is kept by all streams that share a Redis.

@@ -161,3 +161,21 @@ def test_every_call_says_so_when_redis_is_away() -> None:
     ):
         with pytest.raises(BufferUnavailable, match="Redis: ConnectionError"):
             call()
+
+
+def test_the_last_run_of_each_station_without_trouble_is_remembered(board: Board) -> None:
+    assert board.successes() == {}
+    for station, now_s in (("flush", 100), ("archive", 90), ("flush", 105)):
+        board.succeeded(station, now_s)
+    assert board.successes() == {"flush": 105, "archive": 90}
+
+
+def test_how_complete_the_newest_object_of_a_feed_is_until_nobody_can_know(board: Board) -> None:
+    board.judged("okx", "BTC-USDT", "trade", 0.9999999999999999)
+    board.judged("okx", "BTC-USDT", "orderbook", 1.0)
+    assert board.completeness() == {
+        ("okx", "BTC-USDT", "trade"): 0.9999999999999999,
+        ("okx", "BTC-USDT", "orderbook"): 1.0,
+    }
+    board.judged("okx", "BTC-USDT", "trade", None)
+    assert board.completeness() == {("okx", "BTC-USDT", "orderbook"): 1.0}

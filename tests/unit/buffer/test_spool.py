@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 from app.buffer import spool as module
 from app.buffer.spool import Spool, read_records, size_bytes, streams
+from app.codec import BatchCodec
 from app.errors import SpoolFull
+from tests.support.batches import batch, event
 from tests.support.rig import CHECKOUT
 
 RECORD_BYTES = 8
@@ -339,3 +341,19 @@ def test_what_is_kept_of_two_damaged_files_is_kept_of_both(tmp_path: Path) -> No
     kept = sorted(path.read_bytes()[8:] for path in spool.directory.glob("*.damaged"))
     assert kept == [b"firs?", b"secon?"]
     assert len(told) == 2
+
+
+def test_what_waits_is_told_by_the_heads_of_its_records(tmp_path: Path) -> None:
+    elements = [BatchCodec().encode(batch(n, [event(n * 10 + i) for i in range(n)])) for n in (1, 2, 3)]
+    with small_files(1):  # each in a file of its own
+        box = spool(tmp_path)
+        assert box.waiting() == (0, 0)
+        for element in elements:
+            box.append(element)
+    size = sum(map(len, elements)) + 3 * RECORD_BYTES
+    assert box.waiting() == (size, 6)
+    drained(box, 1)
+    assert box.waiting() == (size - len(elements[0]) - RECORD_BYTES, 5)
+    torn = files(tmp_path)[-1]
+    torn.write_bytes(torn.read_bytes() + bytes(64))
+    assert box.waiting()[1] == 5, "a torn end is no batch"

@@ -72,3 +72,9 @@ def test_a_redis_that_lost_everything_begins_anew(tally: Tally, rig: Rig, client
     counts[SERIES] = 4.0
     reporter.report()
     assert tally.sums() == {SERIES: 1.0}
+
+
+def test_one_series_can_be_asked_for(tally: Tally) -> None:
+    assert tally.sum(SERIES) == 0
+    Reporter(tally, "a", lambda: {SERIES: 3.0, OTHER: 0.5}).report()
+    assert (tally.sum(SERIES), tally.sum(OTHER)) == (3.0, 0.5)

@@ -32,3 +32,11 @@ def test_what_never_came_is_none_and_not_nought() -> None:
     life.frame(7.0)
     life.data_s = 7.0
     assert life.silences(9.0) == {"data": 2.0, "frame": 2.0, "pong": None}
+
+
+def test_questions_and_answers_are_counted() -> None:
+    life = Life(0.0)
+    assert [life.asks(at_s) for at_s in (20.0, 21.0)] == [True, False]
+    life.pong(22.0)
+    life.frame(23.0)
+    assert (life.pings, life.pongs) == (1, 1)

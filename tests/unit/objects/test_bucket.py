@@ -177,7 +177,12 @@ def test_a_store_in_trouble_is_worth_a_retry(server: StrictS3, file: Path, statu
 
 def test_slow_down_is_retried_before_it_is_an_error(server: StrictS3, file: Path) -> None:
     server.faults.append(Fault("PUT", 503, "SlowDown"))
-    assert a_store(server, attempts=2).put(KEY, file, SHA256) is True
+    retried: list[None] = []
+    store = a_store(server, attempts=2, retried=lambda: retried.append(None))
+    assert store.put(KEY, file, SHA256) is True
+    assert len(retried) == 1, "the one attempt after the first is told"
+    store.prove(KEY, SHA256, len(BODY))
+    assert len(retried) == 1, "requests that are answered at once are none"
 
 
 @pytest.mark.parametrize(

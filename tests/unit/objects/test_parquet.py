@@ -104,6 +104,7 @@ def test_what_was_written_is_told_in_ids_by_order_and_times_by_size(tmp_path: Pa
         last_exchange_us=1_772_323_200_000_300,
         clock_offset_us=500,
         clock_offsets=((1_772_323_200_000_000, 500),),
+        text_bytes=sum(len(row[3]) for row in ROWS),
     )
     assert rows_of(path) == ROWS
     assert os.listdir(path.parent) == ["a.parquet"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import DBAPIError
 
 from app.model import ORDERBOOK, TRADE, UNDECODED, Batch, Check, EpochEnd, Event, Gap, Loss, Quarantined, Range, Repair
-from app.store.insert import Counts
+from app.store.insert import Counts, Outcomes
 from app.store.known import KnownRanges
 from app.store.segment import Segment
 from tests.support.batches import EPOCH, OPENED_US, STREAM, batch, event, undecoded
@@ -348,3 +348,49 @@ def test_the_books_balance_whatever_arrives_and_however_often(
     assert sorted((symbol, identity.partition("~")[0], data) for symbol, identity, data in rows) == sorted(books)
     replayed = query(segment.path, "SELECT coalesce(sum((last - first + 1) * times), 0) FROM replays")
     assert replayed == [(total.replays,)]
+
+
+# outcomes by feed
+
+
+def told(segment: Segment, *batches: Batch, known: KnownRanges | None = None) -> Outcomes:
+    outcomes = Outcomes()
+    segment.store(batches, known or KnownRanges(), None, outcomes)
+    return outcomes
+
+
+def test_outcomes_are_told_feed_by_feed_replays_too(segment: Segment) -> None:
+    units = [event(1), event(2, "1"), event(1, "9", symbol="ethusdt"), book(1, "7", "x"), undecoded(1)]
+    trade, other = ("binance", "btcusdt", TRADE), ("binance", "ethusdt", TRADE)
+    first = {
+        trade: Counts(stored=1, duplicates=1), other: Counts(stored=1), ("binance", "btcusdt", ORDERBOOK): Counts(stored=1),
+        ("binance", UNDECODED, UNDECODED): Counts(quarantined=1),
+    }  # fmt: skip
+    assert told(segment, batch(1, units)).feeds == first
+    again = told(segment, batch(1, units), batch(2, [event(3)]))
+    assert again.feeds == {feed: Counts(replays=2 if feed == trade else 1, stored=feed == trade) for feed in first}
+    assert (again.fetched, again.lost) == ({}, {})
+
+
+def test_what_no_connection_brought_is_told_as_fetched(segment: Segment) -> None:
+    asked = batch(1, [event(1), event(2)], stream="binance-rest", kind="rest")
+    assert told(segment, asked).fetched == {("binance", "btcusdt", TRADE): 2}
+    assert told(segment, asked).fetched == {}, "a replay brings nothing"
+    assert told(segment, batch(1, [event(1, "5")], epoch=OTHER)).fetched == {}
+
+
+def test_a_loss_is_told_once_however_often_and_wherever_its_batch_comes(segment: Segment, tmp_path: Path) -> None:
+    loss = Loss("btcusdt", TRADE, 3, 7, 5, OPENED_US, OPENED_US + 1, "queue_full")
+    unknown = Loss("btcusdt", ORDERBOOK, 1, 0, None, OPENED_US, OPENED_US + 1, "unclean_end")
+    only = batch(2, [], losses=(loss, unknown))
+    lost = {("binance", "btcusdt", TRADE, "queue_full"): 5}
+    assert +told(segment, batch(1, [event(1), event(2)]), only).lost == lost
+    assert +told(segment, only).lost == {}
+    known = KnownRanges()
+    sealed(segment).load_known(known, [EPOCH])
+    assert +told(opened(tmp_path, 2), only, known=known).lost == {}, "nor in the next segment"
+
+
+def test_a_hole_that_a_commit_shows_is_told_as_lost(segment: Segment) -> None:
+    outcomes = told(segment, batch(1, [event(1)]), batch(3, [event(4)]))
+    assert outcomes.lost == {("binance", "btcusdt", TRADE, "buffer_lost"): 2}
