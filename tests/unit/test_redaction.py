@@ -88,8 +88,9 @@ def test_the_secrets_are_those_of_the_settings_and_of_the_environment(tmp_path: 
         "AWS_SECRET_ACCESS_KEY": "canary-boto", "PATH": "/usr/bin", "SECRETS_DIR": "/run/secrets", "EMPTY_TOKEN": "",
     }  # fmt: skip
     assert secrets(loaded, others) == {
-        "canary%2Fredis", "canary-proxy", "canary-token", "canary-base", "canary-id", "canary-key", "canary-name", "canary-file", "admin:canary-flower", "canary-flower", "other:canary-other",
-        "canary-other", "canary-session", "canary-boto",
+        "canary%2Fredis", "canary-proxy", "canary-token", "canary-base", "canary-id", "canary-key", "canary-name",
+        "canary-file", "admin:canary-flower", "canary-flower", "other:canary-other", "canary-other", "canary-session",
+        "canary-boto",
     }  # fmt: skip
     for rule in SECRETS | ADDRESSES.keys():  # every rule names a field of a table that `secrets` looks into
         assert rule.partition(".")[0] in {*SECTIONS, "exchanges", "markets"}
