@@ -100,6 +100,7 @@ STORED = _counter("messages_stored_total", "Events stored in a segment.", _FEED)
 DUPLICATES = _counter("messages_duplicate_total", "Events that stood there already.", _FEED)
 QUARANTINED = _counter("messages_quarantined_total", "Frames and rows kept as they came, not stored as events.", _FEED)
 LOST = _counter("messages_lost_total", "Events declared lost, where their number is known.", (*_FEED, "cause"))
+LOSSES = _counter("losses_declared_total", "Declarations of a loss, also of one whose extent nobody knows.", (*_FEED, "cause"))
 REPLAYED = _counter(
     "messages_replayed_total", "Events that came out of Redis or a spool again; not received again.", _FEED
 )
@@ -123,6 +124,7 @@ OBJECT_BYTES = _counter("object_bytes_total", "Objects written: their `data` as 
 
 # gaps
 
+BOOKS_BROKEN = _counter("books_broken_total", "Verdicts against a rebuilt book.", (*_MARKET, "kind"))
 REPAIRS = _counter("gap_repairs_total", "Gaps and seams settled, by state.", ("exchange", "state"))
 
 #: Metric -> label -> every value it may have, where that does not follow from the markets: counters begin at 0, not at
@@ -136,6 +138,8 @@ VALUES: dict[str, dict[str, tuple[str, ...]]] = {
         )
     },
     "messages_lost_total": {"cause": ("queue_full", "buffer_lost", "not_encodable", "segment_damaged")},
+    "losses_declared_total": {"cause": ("queue_full", "buffer_lost", "not_encodable", "segment_damaged", "unclean_end")},
+    "books_broken_total": {"kind": ("continuity", "crossed", "rest")},
     "db_write_seconds": {"operation": ("insert", "seal")},
     "db_insert_errors_total": {"error_type": ("locked", "full", "io", "damaged", "constraint", "other")},
     "s3_upload_seconds": {"status": ("success", "failure")},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app import telemetry
+from app import metrics, telemetry
 
 
 def books_certified(rows: int, checks: int, seconds: float) -> None:
@@ -20,6 +20,7 @@ def books_skipped(segment: int, why: str) -> None:
 
 
 def book_broken(exchange: str, symbol: str, kind: str, start_us: int, end_us: int, detail: str) -> None:
+    metrics.BOOKS_BROKEN.labels(exchange, symbol, kind).inc()
     telemetry._seldom("book.broken", f"{exchange} {symbol} {kind}", exchange=exchange, symbol=symbol, kind=kind,
             start_us=start_us, end_us=end_us, detail=detail)  # fmt: skip
 

@@ -64,7 +64,11 @@ def feed_committed(feed: Feed, *, stored: int, duplicates: int, quarantined: int
             metric.labels(*feed).inc(events)
 
 
-def losses_committed(lost: Mapping[tuple[str, str, str, str], int]) -> None:
-    """(exchange, symbol, data type, cause) -> events that are declared lost from this commit on."""
+def losses_committed(
+    lost: Mapping[tuple[str, str, str, str], int], declared: Mapping[tuple[str, str, str, str], int]
+) -> None:
+    """(exchange, symbol, data type, cause) -> events that are declared lost from this commit on, and declarations."""
     for labels, events in lost.items():
         metrics.LOST.labels(*labels).inc(events)
+    for labels, losses in declared.items():
+        metrics.LOSSES.labels(*labels).inc(losses)

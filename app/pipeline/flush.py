@@ -180,7 +180,7 @@ class Flush:
                 feed, stored=c.stored, duplicates=c.duplicates, quarantined=c.quarantined, replays=c.replays,
                 fetched=outcomes.fetched[feed],
             )  # fmt: skip
-        telemetry_counts.losses_committed(outcomes.lost)
+        telemetry_counts.losses_committed(outcomes.lost, outcomes.declared)
 
     def _twins(self, batches: Sequence[Batch], entry: SegmentEntry, previous: SealedSegment | None) -> Lookup | None:
         """Where events of `batches` may stand already: in the segment before, or, for late ones, in what is older."""

@@ -55,13 +55,17 @@ class Outcomes:
     fetched: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     #: (exchange, symbol, feed, cause) -> events that are declared lost from now on.
     lost: Counter[tuple[str, str, str, str]] = field(default_factory=Counter)
+    #: The same -> losses that are declared from now on, also those of unknown extent.
+    declared: Counter[tuple[str, str, str, str]] = field(default_factory=Counter)
 
     def of(self, exchange: str, symbol: str, feed: str) -> Counts:
         return self.feeds.setdefault((exchange, symbol, feed), Counts())
 
     def lose(self, exchange: str, losses: Iterable[Loss]) -> None:
         for loss in losses:
-            self.lost[exchange, loss.symbol, loss.feed, loss.cause] += loss.count or 0
+            key = exchange, loss.symbol, loss.feed, loss.cause
+            self.lost[key] += loss.count or 0
+            self.declared[key] += 1
 
 
 @dataclass
