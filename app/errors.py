@@ -15,6 +15,7 @@ CollectorError
 │   └── KeyTaken           other bytes are under the key and are never overwritten
 ├── SegmentSealed          insert into the next segment instead
 ├── VenueNotAsked          a venue's list of symbols is not known now: say so, or go on without it
+├── LedgerElsewhere        no ledger on this host, and a process that only reads makes none
 ├── OwnedElsewhere         another data directory or host owns this Redis or prefix
 └── RemovalRefused         a segment is not proved to be archived; it stays
 """
@@ -136,6 +137,17 @@ class VenueNotAsked(CollectorError):
 
     def __str__(self) -> str:
         return f"{self.venue} could not be asked for its symbols: {self.why}; {self.remedy}"
+
+
+class LedgerElsewhere(CollectorError):
+    """There is no ledger at `path`, which is asked for by a process that only reads."""
+
+    def __init__(self, path: object) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"{self.path} is not there: nothing was stored yet, or the data directory is on another host"
 
 
 class OwnedElsewhere(CollectorError):

@@ -21,7 +21,7 @@ from app.buffer.spool import Spool
 from app.buffer.tally import Reporter, Tally
 from app.clock import monotonic_s, sleep, wall_us
 from app.config import ExchangeSettings, Settings
-from app.errors import BufferFull, BufferUnavailable, CollectorError, OwnedElsewhere
+from app.errors import BufferFull, BufferUnavailable, CollectorError, LedgerElsewhere, OwnedElsewhere
 from app.exchanges.base import Pace
 from app.model import ORDERBOOK, Market
 from app.pipeline.outbox import Allowance
@@ -143,6 +143,17 @@ class Wiring:
         from app.store.ledger import Ledger
 
         return Ledger(self.settings.database.path, self.settings.storage.segments_path)
+
+    @property
+    def ledger_here(self) -> Ledger:
+        """`ledger`, for a process that only reads and never makes one: an empty one would say that nothing is missing.
+
+        Raises: LedgerElsewhere where neither it nor a segment of it is there; CollectorError where only segments are.
+        """
+        database, segments = self.settings.database.path, self.settings.storage.segments_path
+        if not database.exists() and not any(segments.glob("*/*.db")):
+            raise LedgerElsewhere(database)
+        return self.ledger
 
     @cached_property
     def stored(self) -> Stored:

@@ -71,8 +71,9 @@ class _Page:
 
     @property
     def _listing(self) -> Listing:
+        ledger = self._wiring.ledger_here
         if self._made is None:
-            self._made = Listing(self._wiring.ledger, self._wiring.settings.storage.segments_path)
+            self._made = Listing(ledger, self._wiring.settings.storage.segments_path)
         return self._made
 
     def overview(self) -> dict[str, Any]:

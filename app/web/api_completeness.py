@@ -75,10 +75,10 @@ class _Page:
         self._known: dict[int, tuple[float, dict[str, Any]]] = {}
 
     def _read(self) -> Hourly:
+        wiring, ledger = self._wiring, self._wiring.ledger_here
         if self._hourly is None:
-            wiring = self._wiring
             self._hourly = Hourly(
-                wiring.ledger, wiring.settings.storage.segments_path, wiring.store, wall_us=wall_us, monotonic_s=monotonic_s,
+                ledger, wiring.settings.storage.segments_path, wiring.store, wall_us=wall_us, monotonic_s=monotonic_s,
                 at_once=1 if wiring.store.name == "local" else AT_ONCE,
             )  # fmt: skip
         return self._hourly

@@ -45,7 +45,7 @@ def routes(wiring: Wiring) -> list[Route]:
 
 def _page(wiring: Wiring, hours: int) -> dict[str, Any]:
     now_us = wall_us()
-    listing = Listing(wiring.ledger, wiring.settings.storage.segments_path)
+    listing = Listing(wiring.ledger_here, wiring.settings.storage.segments_path)
     lost = wiring.stored.records("losses", since=("end_us", now_us - hours * HOUR_US))
     lost.sort(key=lambda row: (-row["end_us"], row["epoch"], row["symbol"], row["feed"], row["first"]))
     by_feed, newest = listing.quarantined(MOST_ROWS)

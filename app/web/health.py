@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.clock import wall_us
-from app.errors import BufferUnavailable, CollectorError
+from app.errors import BufferUnavailable, CollectorError, LedgerElsewhere
 from app.metrics import Series
 from app.wiring import Wiring
 
@@ -61,7 +62,8 @@ def ready(wiring: Wiring, uptime_s: float) -> tuple[dict[str, Any], int]:
         if unowned := sorted(set(wiring.streams) - wiring.board.leased(list(wiring.streams))):
             missing.append(f"no worker has: {', '.join(unowned)}")
         missing += _late(wiring, now_s, uptime_s)
-        _ = wiring.ledger
+        with suppress(LedgerElsewhere):
+            _ = wiring.ledger_here
     except (BufferUnavailable, CollectorError, OSError, SQLAlchemyError) as error:
         missing.append(str(error))
     return {"ready": not missing, "missing": missing}, 503 if missing else 200

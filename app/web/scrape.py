@@ -94,7 +94,7 @@ class Scrape:
 
     def _ask_local(self) -> Local:
         wiring, storage = self._wiring, self._wiring.settings.storage
-        found = figures(wiring.ledger, tuple(store.name for store in wiring.stores))
+        found = figures(wiring.ledger_here, tuple(store.name for store in wiring.stores))
         since_us = wall_us() - DAY_US
         records = wiring.stored.records
         gaps = dict.fromkeys((OPEN, PARTLY, REPAIRED, UNREPAIRABLE), 0)

@@ -209,6 +209,7 @@ def test_without_redis_health_and_readiness_say_so_and_metrics_still_answer(
     publish(rig.wiring(), state(BYBIT))
     client = Client(rig.wiring())
     assert client.get("/health").json()["status"] == "healthy"
+    _ = rig.wiring().ledger
     for away, back in ((own_redis.freeze, own_redis.thaw), (own_redis.kill, own_redis.start)):
         away()
         answer = client.get("/health")
