@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
@@ -15,10 +16,13 @@ from app.model import ORDERBOOK, Market
 from app.objects import parquet
 from app.objects.store import Store
 from app.store.ledger import OPEN, SEALED, SEALING, VERIFIED, Ledger
+from app.store.listing import Cursor, Listing
 from app.store.segment import SealedSegment
 
 #: Further back nothing is looked for: a book may wait for its next snapshot, whoever asks may not.
 MOST_ROWS = 40_000
+#: Entries of the ledger that are read at a time.
+PAGE_OBJECTS = 16
 
 
 def last_book(
@@ -60,16 +64,23 @@ def _backwards(ledger: Ledger, root: Path, store: Callable[[], Store], market: M
                 yield from map(Row._make, rows)
     held = {entry.number for entry in kept}
     seen: set[int] = set()
-    for found in reversed(ledger.objects()):
-        if (found.exchange, found.symbol, found.data_type) != (market.exchange, market.symbol, ORDERBOOK):
+    for found in _objects(Listing(ledger, root), market):
+        if found["segment"] in held or found["segment"] in seen:
             continue
-        if found.state != VERIFIED or found.segment in held or found.segment in seen:
-            continue
-        if found.rows > most_rows:
+        if found["rows"] > most_rows:
             return
-        seen.add(found.segment)
-        with store().open(found.key) as file:
+        seen.add(found["segment"])
+        with store().open(found["key"]) as file:
             yield from map(Row._make, reversed([row for chunk in parquet.read(file) for row in chunk]))
+
+
+def _objects(listing: Listing, market: Market) -> Iterator[dict[str, Any]]:
+    """The market's verified objects of books, the newest first: a few at a time, for mostly the first will do."""
+    where = {"exchange": market.exchange, "symbol": market.symbol, "data_type": ORDERBOOK, "state": VERIFIED}
+    before: Cursor | None = None
+    while page := listing.objects(PAGE_OBJECTS, before, **where):
+        yield from page
+        before = Cursor(*(page[-1][name] for name in Cursor._fields))
 
 
 def _missing_since(ledger: Ledger, root: Path, market: Market, snapshot: Row) -> bool:

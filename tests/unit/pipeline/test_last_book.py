@@ -11,6 +11,7 @@ from app.codec import BatchCodec
 from app.model import ORDERBOOK, TRADE, Event, Gap, Loss, Market
 from app.pipeline import periodic
 from app.pipeline.last_book import last_book
+from app.store.ledger import Ledger
 from app.wiring import Wiring
 from tests.support.batches import OPENED_US, batch, event
 from tests.support.path import NEVER
@@ -73,6 +74,21 @@ def test_it_is_found_over_segments_and_in_objects_of_removed_ones(world: World) 
     assert world.numbers() == ["1", "2", "3"]
     world.flush(book(4), book(5))
     assert world.numbers() == ["1", "2", "3", "4", "5"], "objects first, then the open segment"
+
+
+def test_a_snapshot_many_objects_back_is_found_by_reading_a_few_entries_at_a_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(1, 6):
+        world.flush(book(number, whole=number == 1), book(number, symbol="ETH-USD"), seal=True)
+    world.archive()
+    asked: list[int | None] = []
+    objects = Ledger.objects
+    monkeypatch.setattr(Ledger, "objects", lambda self, segment=None: asked.append(segment) or objects(self, segment))
+    for entries in (1, 2, 16):
+        monkeypatch.setattr("app.pipeline.last_book.PAGE_OBJECTS", entries)
+        assert world.numbers() == ["1", "2", "3", "4", "5"]
+    assert None not in asked, "the whole ledger grows with every hour of every market"
 
 
 def test_nothing_is_found_where_there_is_no_snapshot_or_too_far_back(world: World) -> None:
