@@ -40,9 +40,13 @@ SUMS = {
     "replayed": "collector_messages_replayed_total",
 }
 
+#: What the flush made of an event that it took out of Redis.
+SETTLED = ("stored", "duplicates", "quarantined")
+
 
 class Rate:
-    """Units a second of a count that grows, over the last `over_s`; None before a second look. A fall is a new beginning."""
+    """Units a second of a count that grows, over the last `over_s`; None before a second look. A fall is a new beginning,
+    and so is a look after nobody had looked for twice as long."""
 
     def __init__(self, over_s: float) -> None:
         self._over_s = over_s
@@ -51,11 +55,27 @@ class Rate:
     def __call__(self, now_s: float, count: float) -> float | None:
         if self._seen and count < self._seen[-1][1]:
             self._seen.clear()
+        while self._seen and now_s - self._seen[0][0] > 2 * self._over_s:
+            self._seen.popleft()
         self._seen.append((now_s, count))
         while len(self._seen) > 2 and now_s - self._seen[1][0] >= self._over_s:
             self._seen.popleft()
         first_s, first = self._seen[0]
         return round((count - first) / (now_s - first_s), 3) if now_s > first_s else None
+
+
+class Rates:
+    """The sum of the rates of several counts, by name. One that was away (Redis forgot it, its worker began anew) brings
+    no history with it: it counts from its second look on."""
+
+    def __init__(self, over_s: float) -> None:
+        self._over_s = over_s
+        self._each: dict[str, Rate] = {}
+
+    def __call__(self, now_s: float, counts: Mapping[str, float]) -> float | None:
+        self._each = {name: self._each.get(name) or Rate(self._over_s) for name in counts}
+        known = [rate for name, count in counts.items() if (rate := self._each[name](now_s, count)) is not None]
+        return round(sum(known), 3) if known else None
 
 
 class Overview:
@@ -70,8 +90,8 @@ class Overview:
         self._made_s = -FRESH_S
         self._ledger: dict[str, Any] = {}
         self._ledger_s = -LEDGER_EVERY_S
-        self._rates = {name: Rate(RATE_S) for name in ("venue", "stream", "redis")}
-        self._rates |= {name: Rate(ARCHIVE_RATE_S) for name in ("segment", "object")}
+        self._received, self._sent, self._settled = Rates(RATE_S), Rates(RATE_S), Rate(RATE_S)
+        self._archived, self._proved = Rate(ARCHIVE_RATE_S), Rate(ARCHIVE_RATE_S)
 
     def document(self) -> dict[str, Any]:
         """See docs/dashboard.md. Raises: BufferUnavailable."""
@@ -83,8 +103,8 @@ class Overview:
 
     def _look(self) -> dict[str, Any]:
         wiring, now_us, now_s = self._wiring, wall_us(), monotonic_s()
-        # At one moment, or rates would be of two: how many came, and how many of these wait.
         board, depths = wiring.board.states(list(wiring.streams)), wiring.buffer.depths()
+        sums = _sums(wiring.tally.sums())
         troubles = wiring.board.troubles()
         if now_s - self._ledger_s >= LEDGER_EVERY_S:
             self._ledger, self._ledger_s = self._look_at_ledger(now_us), now_s
@@ -94,10 +114,10 @@ class Overview:
             "now_us": now_us,
             "health": status,
             "markets": self._markets(board),
-            "arrows": self._arrows(board, depths, now_us, now_s),
+            "arrows": self._arrows(board, depths, sums, now_us, now_s),
             "troubles": [{"station": station, **told} for station, told in troubles.items()],
             "disconnects": _disconnects(board),
-            "sums": _sums(wiring.tally.sums()),
+            "sums": sums,
             "ledger": self._ledger["told"],
         }
 
@@ -131,11 +151,21 @@ class Overview:
         return [found[key] for key in sorted(found)]
 
     def _arrows(
-        self, board: Mapping[str, Mapping[str, Any]], depths: Sequence[Depth], now_us: int, now_s: float
+        self,
+        board: Mapping[str, Mapping[str, Any]],
+        depths: Sequence[Depth],
+        sums: Mapping[str, int | None],
+        now_us: int,
+        now_s: float,
     ) -> list[dict[str, Any]]:
-        """What goes from each station to the next: how fast, what waits before it, and how old that is."""
-        received = sum(state.get("events", 0) for state in board.values())
-        queued = sum(state.get("queued", 0) for state in board.values())
+        """What goes from each station to the next: how fast, what waits before it, and how old that is.
+
+        What a stream received went to Redis, or waits in memory or in its spool, or was refused: each as it says itself.
+        """
+        received = {name: state.get("events", 0) for name, state in board.items()}
+        waits = {name: state.get("queued", 0) + state.get("spool_events", 0) for name, state in board.items()}
+        sent = {name: received[name] - waits[name] - state.get("refused", 0) for name, state in board.items()}
+        settled = [count for name in SETTLED if (count := sums[name]) is not None]
         last_us = max((state.get("last_data_us") or 0 for state in board.values()), default=0)
         waiting = sum(depth.events for depth in depths)
         up = sum(state["connection"] == "open" for state in board.values())
@@ -143,20 +173,20 @@ class Overview:
         archived = ledger["rows_verified"] if ledger else None
         arrow = _arrow
         return [
-            arrow("venue", "stream", self._rates["venue"](now_s, received), "events",
+            arrow("venue", "stream", self._received(now_s, received), "events",
                   len(self._wiring.streams) - up, "connections not open",
                   (now_us - last_us) / 1e6 if last_us else None, "since the last data"),
-            arrow("stream", "redis", self._rates["stream"](now_s, max(0, received - queued)), "events",
-                  queued, "events in memory", None, ""),
-            arrow("redis", "segment", self._rates["redis"](now_s, max(0, received - queued - waiting)), "events",
+            arrow("stream", "redis", self._sent(now_s, sent), "events",
+                  sum(waits.values()), "events in memory and spool", None, ""),
+            arrow("redis", "segment", self._settled(now_s, sum(settled)) if settled else None, "events",
                   waiting, "events in lists", self._oldest_s([d.stream for d in depths if d.batches], now_us),
                   "oldest event that is in no segment"),
-            arrow("segment", "object", None if archived is None else self._rates["segment"](now_s, archived), "rows",
+            arrow("segment", "object", None if archived is None else self._archived(now_s, archived), "rows",
                   ledger["segments_waiting"] if ledger else None, "sealed segments",
                   (now_us - ledger["oldest_sealed_us"]) / 1e6 if ledger and ledger["oldest_sealed_us"] else None,
                   "oldest segment that is not archived"),
             arrow("object", "store",
-                  None if ledger is None else self._rates["object"](now_s, ledger["objects_verified"]), "objects",
+                  None if ledger is None else self._proved(now_s, ledger["objects_verified"]), "objects",
                   ledger["objects_unverified"] if ledger else None, "objects not proved", None, ""),
         ]  # fmt: skip
 
@@ -179,7 +209,9 @@ class Overview:
         try:
             by_state, verified, rows = wiring.ledger.totals()
             sealed = wiring.ledger.segments(SEALED)
-            objects = [entry for segment in sealed for entry in wiring.ledger.objects(segment.number)]  # older ones are proved
+            objects = [
+                entry for segment in sealed for entry in wiring.ledger.objects(segment.number)
+            ]  # older ones are proved
             since_us = now_us - GAPS_US
             seen = wiring.stored.records("gaps", since=("after_us", since_us))
             repairs = wiring.stored.records("repairs", since=("found_us", since_us))

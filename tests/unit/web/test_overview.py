@@ -9,7 +9,7 @@ import pytest
 from app.codec import BatchCodec
 from app.model import Gap
 from app.pipeline import periodic
-from app.web.overview import Overview
+from app.web.overview import Overview, Rate
 from app.wiring import Wiring
 from tests.support.batches import batch, event
 from tests.support.path import NEVER
@@ -96,3 +96,52 @@ def test_what_waits_is_told_where_it_waits_and_gaps_by_their_feed(wiring: Wiring
         0,
         0,
     ]
+
+
+def rates(overview: Overview, monkeypatch: pytest.MonkeyPatch, at_s: float) -> list[tuple[float | None, int]]:
+    """What each arrow up to the segment says at `at_s`: its rate, and its backlog."""
+    monkeypatch.setattr("app.web.overview.monotonic_s", lambda: at_s)
+    return [(arrow["rate_per_s"], arrow["backlog"]) for arrow in overview.document()["arrows"][:3]]
+
+
+def test_nothing_flows_into_redis_while_it_all_goes_to_the_spool_or_is_refused(
+    wiring: Wiring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overview = Overview(wiring)
+    counted = {("collector_messages_stored_total", ()): 60.0, ("collector_messages_duplicate_total", ()): 30.0}
+    wiring.tally.add("flush", 1, counted)
+    wiring.board.publish(OKX, state(OKX, events=100, queued=10), 30)
+    wiring.board.publish(BYBIT, state(BYBIT, events=100), 30)
+    assert [rate for rate, _ in rates(overview, monkeypatch, 100)] == [None, None, None]
+    wiring.tally.add("flush", 2, {("collector_messages_quarantined_total", ()): 20.0})
+    wiring.board.publish(OKX, state(OKX, events=300, queued=50, spool_events=100, refused=60), 30)
+    wiring.board.publish(BYBIT, state(BYBIT, events=200), 30)
+    # Of okx, 200 came: 40 more wait in memory, 100 in the spool, 60 were refused. Of bybit, all 100 went on.
+    assert rates(overview, monkeypatch, 110) == [(30, 0), (10, 150), (2, 0)]
+    wiring.board.publish(OKX, state(OKX, events=300, refused=60), 30)
+    assert rates(overview, monkeypatch, 120)[1] == (12.5, 0), "what waited has gone on"
+
+
+def test_a_stream_that_redis_forgot_brings_no_history_when_it_is_back(
+    wiring: Wiring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overview = Overview(wiring)
+    for at_s, okx, bybit in (
+        (100, 10**6, 0),
+        (110, 10**6 + 50, None),
+        (120, 10**6 + 100, 10**9),
+        (130, 10**6 + 150, 10**9 + 70),
+    ):
+        wiring.board.publish(OKX, state(OKX, events=okx), 30)
+        wiring.redis.delete(f"{wiring.settings.redis.prefix}:state:{BYBIT}")
+        if bybit is not None:
+            wiring.board.publish(BYBIT, state(BYBIT, events=bybit), 30)
+        told = rates(overview, monkeypatch, at_s)
+        assert told[0][0] == {100: None, 110: 5, 120: 5, 130: 12}[at_s]
+
+
+def test_a_rate_is_not_the_mean_since_somebody_looked_long_ago() -> None:
+    rate = Rate(30)
+    assert [rate(0, 0), rate(1, 10)] == [None, 10]
+    assert rate(3600, 10**6) is None
+    assert [rate(3601, 10**6 + 7), rate(3602, 10**6 + 14)] == [7, 7]
