@@ -66,6 +66,8 @@ class Ledger:
                 connection.exec_driver_sql(index)
         #: UUID of this data directory, made with it.
         self.data_directory = meta["data_directory"]
+        #: `totals` of the segments below a number, all of which are gone for good: that number, segments, objects, rows.
+        self._settled = 0, 0, 0, 0
 
     # segments
 
@@ -99,16 +101,24 @@ class Ledger:
     def totals(self) -> tuple[dict[str, int], int, int]:
         """Segments by state (each state named), verified objects, rows in these; counted by SQLite.
 
-        What several stores hold counts once.
+        What several stores hold counts once. Segments that are gone, below the first that is not, are counted once and for all.
         """
+        number = segments.c.number
         with self._engine.connect() as connection:
-            counted = connection.execute(select(segments.c.state, func.count()).group_by(segments.c.state))
-            by_state = {**dict.fromkeys((OPEN, SEALING, SEALED, REMOVING, REMOVED), 0), **{s: n for s, n in counted}}
-            one = (objects.c.segment, objects.c.exchange, objects.c.symbol, objects.c.data_type)
-            distinct = select(func.max(objects.c.rows).label("rows")).where(objects.c.state == VERIFIED).group_by(*one)
-            held = distinct.subquery()
-            verified, rows = connection.execute(select(func.count(), func.coalesce(func.sum(held.c.rows), 0))).one()
-        return by_state, int(verified), int(rows)
+            below, gone, settled, settled_rows = self._settled
+            first = select(func.min(number)).where(number >= below, segments.c.state != REMOVED)
+            end = select(func.coalesce(first.scalar_subquery(), func.max(number) + 1, 0))
+            kept = max(below, int(connection.execute(end).scalar_one()))
+            gone += int(connection.execute(select(func.count()).where(number >= below, number < kept)).scalar_one())
+            verified, rows = _verified(connection, below, kept)
+            settled, settled_rows = settled + verified, settled_rows + rows
+            self._settled = kept, gone, settled, settled_rows
+            counted = select(segments.c.state, func.count()).where(number >= kept).group_by(segments.c.state)
+            by_state = dict.fromkeys((OPEN, SEALING, SEALED, REMOVING, REMOVED), 0)
+            by_state |= {state: count for state, count in connection.execute(counted)}
+            by_state[REMOVED] += gone
+            verified, rows = _verified(connection, kept, None)
+        return by_state, settled + verified, settled_rows + rows
 
     # objects
 
@@ -238,6 +248,16 @@ class Ledger:
 def backup_path(path: Path) -> Path:
     """Where the copy of the ledger at `path` lies."""
     return path.with_name(f"{path.name}.backup")
+
+
+def _verified(connection: Connection, start: int, end: int | None) -> tuple[int, int]:
+    """Verified objects of the segments from `start` to before `end`, and their rows."""
+    one = (objects.c.segment, objects.c.exchange, objects.c.symbol, objects.c.data_type)
+    distinct = select(func.max(objects.c.rows).label("rows")).where(objects.c.state == VERIFIED).group_by(*one)
+    distinct = distinct.where(objects.c.segment >= start)
+    held = (distinct if end is None else distinct.where(objects.c.segment < end)).subquery()
+    found, rows = connection.execute(select(func.count(), func.coalesce(func.sum(held.c.rows), 0))).one()
+    return int(found), int(rows)
 
 
 def _fold_epochs(connection: Connection, found: Iterable[dict[str, object]]) -> None:

@@ -48,6 +48,8 @@ class Listing:
         self._ledger, self._root = ledger, segments_root
         #: Sums of the objects of segments below a number, by store and feed: all of these segments are gone for good.
         self._settled: tuple[int, dict[tuple[str, ...], list[int]]] = (0, {})
+        #: What the ledger has in quarantine by feed, while the same segments are removed.
+        self._counted: tuple[tuple[int, int], list[Row]] | None = None
 
     def archived(self, store: str, start_us: int, end_us: int) -> list[Archived]:
         """The verified objects of segments that were open in [start_us, end_us), the oldest first."""
@@ -124,7 +126,10 @@ class Listing:
         counts = "SELECT exchange, symbol, feed, count(*) AS count FROM quarantine GROUP BY exchange, symbol, feed"
         heads: dict[tuple[Any, ...], Row] = {}
         by_feed: dict[tuple[str, str, str], int] = {}
-        for counted, rows in self._read(counts, newest):
+        version, answers = self.removed(), self._kept(counts, newest)
+        if self._counted is None or self._counted[0] != version:
+            self._counted = version, self._archived(counts)[0]
+        for counted, rows in [*answers, (self._counted[1], self._archived(newest)[0])]:
             for row in counted:
                 feed = row["exchange"], row["symbol"], row["feed"]
                 by_feed[feed] = by_feed.get(feed, 0) + row["count"]
@@ -140,21 +145,25 @@ class Listing:
             "SELECT epoch, stream, exchange, opened_us, ended_us, reason FROM epochs"
             f" WHERE ended_us IS NOT NULL AND kind = 'stream' ORDER BY ended_us DESC LIMIT {limit}"
         )
-        found = {row["epoch"]: row for (rows,) in self._read(query) for row in rows}
+        answers = [*self._kept(query), self._archived(query)]
+        found = {row["epoch"]: row for (rows,) in answers for row in rows}
         return sorted(found.values(), key=lambda row: -row["ended_us"])[:limit]
 
-    def _read(self, *queries: str) -> Iterable[Sequence[list[Row]]]:
-        """The answers of each kept segment, then of the ledger."""
-        answers = []
+    def _kept(self, *queries: str) -> list[Sequence[list[Row]]]:
+        """The answers of each kept segment."""
+        answers: list[Sequence[list[Row]]] = []
         for entry in reversed(self._ledger.segments(OPEN, SEALING, SEALED)):
             try:
                 with readonly(self._root / entry.path, immutable=entry.state == SEALED).connect() as connection:
                     answers.append([_rows(connection, query) for query in queries])
             except DatabaseError:  # being made, removed meanwhile, or damaged: the flush says so
                 continue
-        with readonly(self._ledger.path).connect() as connection:
-            answers.append([_rows(connection, query) for query in queries])
         return answers
+
+    def _archived(self, *queries: str) -> Sequence[list[Row]]:
+        """The answers of the ledger; asked after `_kept`, the way records travel."""
+        with readonly(self._ledger.path).connect() as connection:
+            return [_rows(connection, query) for query in queries]
 
 
 def _rows(connection: Connection, query: str) -> list[Row]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from threading import Barrier, Thread
 
@@ -341,6 +343,36 @@ def test_an_object_in_two_stores_counts_once(ledger: Ledger) -> None:
             if (store, symbol) != ("s3:b", "ETH-USDT"):
                 ledger.verify_object(entry, "read back", "m.json")
     assert ledger.totals()[1:] == (2, 2 * an_object().rows)
+
+
+def test_totals_are_the_same_remembered_or_counted_anew_and_what_is_gone_is_not_read_again(
+    ledger: Ledger,
+) -> None:
+    states = OPEN, SEALING, SEALED, REMOVING, REMOVED
+
+    def an_hour(state: str = OPEN) -> int:
+        number = ledger.open_segment(1, relative_path).number
+        for store in ("local", "s3:b"):
+            entry = an_object(segment=number, store=store)
+            ledger.write_object(entry)
+            ledger.verify_object(entry, "read back", "m.json")
+        assert ledger.move_segment(number, OPEN, state)
+        return number
+
+    assert ledger.totals() == (dict.fromkeys(states, 0), 0, 0)
+    first, stays = an_hour(REMOVED), an_hour(SEALED)
+    last, rows = an_hour(REMOVED), an_object().rows
+    for _ in range(2):
+        assert ledger.totals() == ({**dict.fromkeys(states, 0), SEALED: 1, REMOVED: 2}, 3, 3 * rows)
+        assert ledger.totals() == Ledger(ledger.path).totals()
+    with closing(sqlite3.connect(ledger.path)) as file, file:
+        file.execute("UPDATE objects SET rows = rows + 1000 WHERE segment IN (?, ?)", (first, last))
+    assert ledger.totals()[2] == 3 * rows + 1000, "of those below the first that is kept nothing is read"
+    assert ledger.move_segment(stays, SEALED, REMOVED)
+    an_hour()
+    expected = {**dict.fromkeys(states, 0), OPEN: 1, REMOVED: 3}
+    assert [ledger.totals()[:2] for _ in range(2)] == [(expected, 4)] * 2
+    assert ledger.totals()[:2] == Ledger(ledger.path).totals()[:2]
 
 
 # a ledger of years

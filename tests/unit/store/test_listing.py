@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,31 @@ def test_quarantine_and_ends_are_told_from_open_segments_newest_first(directory:
     assert [row["reason"] for row in directory.listing.ended(1)] == ["dead_timeout"]
     directory.ledger.move_segment(entry.number, OPEN, SEALING)
     assert len(directory.listing.ended(9)) == 2
+
+
+def test_the_quarantine_of_gone_segments_is_counted_again_only_when_another_has_gone(directory: Directory) -> None:
+    frame = {
+        "epoch": "0a" * 16, "exchange": "okx", "symbol": "?", "feed": "?", "received_us": 1,
+        "reason": "not_json", "frame": b"x",
+    }  # fmt: skip
+
+    def gone(*numbers: int) -> None:
+        number = directory.segment(0, state=SEALED)
+        assert directory.ledger.begin_removal(number, 0, {"quarantine": [[{**frame, "number": n} for n in numbers]]})
+
+    def counts(listing: Listing) -> list[int]:
+        return [row["count"] for row in listing.quarantined(9)[0]]
+
+    assert counts(directory.listing) == []
+    gone(1, 2)
+    assert counts(directory.listing) == counts(directory.fresh()) == [2]
+    with closing(sqlite3.connect(directory.ledger.path)) as file, file:
+        file.execute("DELETE FROM quarantine WHERE number = 1")
+    assert (counts(directory.listing), counts(directory.fresh())) == ([2], [1]), (
+        "nobody deletes, and nothing is read again"
+    )
+    gone(3, 4, 5)
+    assert counts(directory.listing) == counts(directory.fresh()) == [4]
 
 
 def test_conflicts_are_counted_and_the_newest_are_told(directory: Directory) -> None:
