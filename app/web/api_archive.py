@@ -17,6 +17,7 @@ from app.objects import layout
 from app.store.ledger import OPEN, SEALED, VERIFIED, SegmentEntry
 from app.store.listing import Cursor, Listing
 from app.store.segment import SealedSegment
+from app.web.asked import number
 from app.wiring import Wiring
 
 PAGE_OBJECTS = 50
@@ -199,6 +200,7 @@ class _Page:
 
 def _cursor(text: str) -> Cursor:
     segment, *feed = text.split("/")
-    if len(feed) != 3 or not (segment.isascii() and segment.isdecimal()):
-        raise ValueError(f"before {text[:80]!r} is not the `next` of a page")
-    return Cursor(int(segment), *feed)
+    try:
+        return Cursor(number("segment", segment), *feed)
+    except (TypeError, ValueError):
+        raise ValueError(f"before {text[:80]!r} is not the `next` of a page") from None

@@ -17,6 +17,7 @@ from app.errors import CollectorError
 from app.objects.manifest import Manifest
 from app.pipeline.hourly import Grid, Hourly
 from app.pipeline.hours import HOUR_US, Cell, Feed, hour_of
+from app.web.asked import number
 from app.wiring import Wiring
 
 #: An answer is as good as new for so long, however many ask.
@@ -35,21 +36,27 @@ def routes(wiring: Wiring) -> list[Route]:
     page = _Page(wiring)
 
     async def grid(request: Request) -> Response:
-        text = request.query_params.get("hours", "48")
-        if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= MOST_HOURS:
-            return _refused(f"hours is {text[:20]!r}: give a number from 1 to {MOST_HOURS}")
-        return await _answered(page.grid, int(text))
+        try:
+            hours = number("hours", request.query_params.get("hours", "48"), 1, MOST_HOURS)
+        except ValueError as error:
+            return _refused(str(error))
+        return await _answered(page.grid, hours)
 
     async def cell(request: Request) -> Response:
         path = request.path_params
-        hour_us = path["hour_us"]
+        try:
+            hour_us = number("hour_us", path["hour_us"])
+        except ValueError as error:
+            return _refused(str(error))
         if hour_us != hour_of(hour_us):
             return _refused(f"{hour_us} is not the beginning of a UTC hour in microseconds since the Unix epoch")
+        if not 0 <= wall_us() - hour_us <= MOST_HOURS * HOUR_US:
+            return _refused(f"{hour_us} is not within the last {MOST_HOURS} hours, which is what is told of")
         return await _answered(page.cell, (path["exchange"], path["symbol"], path["data_type"]), hour_us)
 
     return [
         Route("/api/completeness", grid),
-        Route("/api/completeness/{exchange}/{symbol}/{data_type}/{hour_us:int}", cell),
+        Route("/api/completeness/{exchange}/{symbol}/{data_type}/{hour_us}", cell),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from typing import Any
 
@@ -12,13 +13,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from app.clock import wall_us
+from app.clock import monotonic_s, wall_us
 from app.errors import BufferUnavailable, CollectorError
 from app.store.listing import Listing
+from app.web.asked import number
 from app.wiring import Wiring
 
 HOUR_US = 3600 * 1_000_000
 MOST_HOURS = 24 * 366
+#: An answer is as good as new for so long, however many ask.
+FRESH_S = 5.0
 #: The newest so many of each are told one by one; the sums are over all of them.
 MOST_ROWS = 200
 _FACTS = (
@@ -28,14 +32,15 @@ _FACTS = (
 
 def routes(wiring: Wiring) -> list[Route]:
     """`/api/losses?hours=168`."""
+    page = _Page(wiring)
 
     async def get(request: Request) -> Response:
-        text = request.query_params.get("hours", "168")
-        if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= MOST_HOURS:
-            why = f"hours is {text[:20]!r}: give a number from 1 to {MOST_HOURS}"
-            return JSONResponse({"now_us": wall_us(), "error": why}, 400)
         try:
-            body = await run_in_threadpool(_page, wiring, int(text))
+            hours = number("hours", request.query_params.get("hours", "168"), 1, MOST_HOURS)
+        except ValueError as error:
+            return JSONResponse({"now_us": wall_us(), "error": str(error)}, 400)
+        try:
+            body = await run_in_threadpool(page.told, hours)
         except (CollectorError, SQLAlchemyError, OSError) as error:
             return JSONResponse({"now_us": wall_us(), "error": str(getattr(error, "orig", None) or error)}, 503)
         return Response(msgspec.json.encode(body), media_type="application/json")
@@ -43,9 +48,30 @@ def routes(wiring: Wiring) -> list[Route]:
     return [Route("/api/losses", get)]
 
 
-def _page(wiring: Wiring, hours: int) -> dict[str, Any]:
+class _Page:
+    """What was read last, for all who ask."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        self._wiring = wiring
+        self._lock = threading.Lock()
+        self._listing: Listing | None = None
+        self._known: dict[int, tuple[float, dict[str, Any]]] = {}
+
+    def told(self, hours: int) -> dict[str, Any]:
+        """Raises: SQLAlchemy's errors and CollectorError for a ledger that cannot be read."""
+        with self._lock:
+            known = self._known.get(hours)
+            if known is None or monotonic_s() - known[0] > FRESH_S:
+                ledger = self._wiring.ledger_here
+                if self._listing is None:
+                    self._listing = Listing(ledger, self._wiring.settings.storage.segments_path)
+                known = monotonic_s(), _read(self._wiring, self._listing, hours)
+                self._known = {h: k for h, k in self._known.items() if monotonic_s() - k[0] <= FRESH_S} | {hours: known}
+            return known[1]
+
+
+def _read(wiring: Wiring, listing: Listing, hours: int) -> dict[str, Any]:
     now_us = wall_us()
-    listing = Listing(wiring.ledger_here, wiring.settings.storage.segments_path)
     lost = wiring.stored.records("losses", since=("end_us", now_us - hours * HOUR_US))
     lost.sort(key=lambda row: (-row["end_us"], row["epoch"], row["symbol"], row["feed"], row["first"]))
     by_feed, newest = listing.quarantined(MOST_ROWS)

@@ -13,7 +13,7 @@ from app.model import Repair
 from app.objects.layout import manifest_key
 from app.web.application import application
 from tests.support.batches import EPOCH
-from tests.support.four_hours import BTC, ETH, World
+from tests.support.four_hours import BTC, ETH, HOUR_US, World
 from tests.support.redis_process import RedisProcess
 from tests.support.rig import Rig
 
@@ -83,6 +83,14 @@ def test_questions_that_make_no_sense_are_refused_with_what_would(world: World) 
     key = "binance/btcusdt/trade/1970-01-01/1.parquet"
     assert "there is no object" in get(world, f"/api/archive/object?key={key}", 404)["error"]
     assert "from 1 to" in get(world, "/api/losses?hours=0", 400)["error"]
+    cell = "/api/completeness/binance/btcusdt/trade"
+    for hour_us in (0, world.hours[0] - 720 * HOUR_US, world.hours[-1] + HOUR_US, 1024 * HOUR_US * 10**6):
+        assert "within the last 720 hours" in get(world, f"{cell}/{hour_us}", 400)["error"]
+    for beyond in (2**63, 10**20, "9" * 5000, -1):
+        assert "give a number from 0 to" in get(world, f"{cell}/{beyond}", 400)["error"]
+        assert "is not the `next` of a page" in get(world, f"/api/archive/objects?before={beyond}/a/b/c", 400)["error"]
+        for page in ("completeness", "losses"):
+            assert "from 1 to" in get(world, f"/api/{page}?hours={beyond}", 400)["error"]
 
 
 def test_the_archive_tells_objects_sums_and_what_they_cost(world: World) -> None:
