@@ -122,7 +122,7 @@ class Hourly:
         end_us = hour_us + HOUR_US
         kept = self._kept(hour_us, end_us)
         objects = [one for one in self._listing.archived(self._store.name, hour_us, end_us) if _feed(one) == feed]
-        found = self._found(min([hour_us, *(one.opened_us for one in objects)]))
+        found = self._found(min([hour_us, *(one.opened_us for one in objects)]), feed)
         read = [self._read(one) for one in objects if one.opened_us < end_us]
         archived = [
             united(told, found.of(feed, *_span(told)))
@@ -211,26 +211,31 @@ class Hourly:
             kept.append((entry, holdings))
         return kept
 
-    def _found(self, start_us: int) -> _Found:
-        """Everything that was found out about the time from `start_us` on; what the ledger keeps is read when it changed."""
+    def _found(self, start_us: int, feed: Feed | None = None) -> _Found:
+        """Everything that was found out about the time from `start_us` on; what the ledger keeps is read when it changed.
+
+        Of one `feed`, where nothing else is asked for: that is not remembered, for it says nothing of the others.
+        """
         until_us = self._wall_us() + HOUR_US  # what a mistaken record says beyond that costs no memory
         # Segments before the ledger: what is removed meanwhile is seen at least once.
-        kept = _Found(self._records(start_us, "kept"), start_us, until_us)
+        kept = _Found(self._records(start_us, "kept", feed), start_us, until_us)
         version = self._listing.removed()
         known = self._archived
         if known is None or known[0] != version or known[1] > start_us:
-            known = version, start_us, _Found(self._records(start_us, "archived"), start_us, until_us)
-            self._archived = known
+            known = version, start_us, _Found(self._records(start_us, "archived", feed), start_us, until_us)
+            if feed is None:
+                self._archived = known
         kept.below = known[2]
         return kept
 
-    def _records(self, start_us: int, files: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    def _records(self, start_us: int, files: str, feed: Feed | None) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+        of = dict(zip(("exchange", "symbol", "feed"), feed, strict=True)) if feed is not None else {}
         records = self._stored.records
-        yield "gaps", records("gaps", since=("after_us", start_us), files=files)
-        yield "losses", records("losses", since=("end_us", start_us), files=files)
-        yield "repairs", records("repairs", since=("found_us", start_us), files=files)
+        yield "gaps", records("gaps", since=("after_us", start_us), files=files, **of)
+        yield "losses", records("losses", since=("end_us", start_us), files=files, **of)
+        yield "repairs", records("repairs", since=("found_us", start_us), files=files, **of)
         for where in _CHECKS:
-            yield "checks", records("checks", since=("end_us", start_us), files=files, **where)
+            yield "checks", records("checks", since=("end_us", start_us), files=files, **of, **where)
 
 
 class _Found:

@@ -102,6 +102,7 @@ def test_every_cell_says_what_the_certificate_of_the_hour_says(world: World) -> 
             assert (cell.value, cell.rows) == (now[0].completeness, now[0].rows)
             archived, running = world.hourly.opened(feed, hour_us)
             assert (archived, running) == (now, [])
+            assert world.fresh().opened(feed, hour_us) == (now, []), "also where the grid was never read"
             compared += 1
     assert compared == 5
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.applications import Starlette
 
+from app.clock import wall_us
 from app.store.listing import Listing
 from app.store.stored import Stored
 from app.web.application import application
@@ -65,6 +66,22 @@ def test_only_hours_that_the_grid_can_show_are_opened(wiring: Wiring, monkeypatc
         for path in (f"{cells}/{beyond}", f"/api/archive/objects?before={beyond}/a/b/c", f"/api/losses?hours={beyond}"):
             status, answer = get(app, path)
             assert (status, "error" in answer) == (400, True), path[:60]
+
+
+def test_an_hour_that_is_opened_reads_the_records_of_its_feed_alone(
+    wiring: Wiring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[tuple[str | None, ...]] = []
+    records = Stored.records
+
+    def seen(self: Stored, name: str, **where: Any) -> list[dict[str, Any]]:
+        read.append(tuple(where.get(column) for column in ("exchange", "symbol", "feed")))
+        return records(self, name, **where)
+
+    monkeypatch.setattr(Stored, "records", seen)
+    hour_us = wall_us() // HOUR_US * HOUR_US
+    assert get(application(wiring), f"/api/completeness/okx/BTC-USDT/trade/{hour_us}")[0] == 200
+    assert set(read) == {("okx", "BTC-USDT", "trade")}
 
 
 def test_the_losses_are_read_once_for_all_who_ask_at_the_same_time(
