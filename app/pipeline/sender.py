@@ -212,7 +212,7 @@ class Sender:
                 if holding is Holding.TAKEN:
                     self.lost.set()
                     telemetry.lease_lost(self._stream, self._lease.holder())
-            if now_s >= self._publish_s:
+            if now_s >= self._publish_s and not self.lost.is_set():  # the board shows whoever has it
                 self._publish_s = now_s + 1.0
                 self.latency.report()
                 if self._publish(now_s):
