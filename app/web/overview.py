@@ -204,14 +204,11 @@ class Overview:
     def _look_at_ledger(self, now_us: int) -> dict[str, Any]:
         """`told`: segments and objects, and `gaps` by feed; None where the data directory is elsewhere or cannot be read."""
         wiring = self._wiring
-        if not wiring.settings.database.path.exists():
-            return {"told": None, "gaps": None}
         try:
-            by_state, verified, rows = wiring.ledger.totals()
-            sealed = wiring.ledger.segments(SEALED)
-            objects = [
-                entry for segment in sealed for entry in wiring.ledger.objects(segment.number)
-            ]  # older ones are proved
+            ledger = wiring.ledger_here
+            by_state, verified, rows = ledger.totals()
+            sealed = ledger.segments(SEALED)
+            objects = [entry for segment in sealed for entry in ledger.objects(segment.number)]  # older ones are proved
             since_us = now_us - GAPS_US
             seen = wiring.stored.records("gaps", since=("after_us", since_us))
             repairs = wiring.stored.records("repairs", since=("found_us", since_us))
