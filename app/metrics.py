@@ -100,7 +100,9 @@ STORED = _counter("messages_stored_total", "Events stored in a segment.", _FEED)
 DUPLICATES = _counter("messages_duplicate_total", "Events that stood there already.", _FEED)
 QUARANTINED = _counter("messages_quarantined_total", "Frames and rows kept as they came, not stored as events.", _FEED)
 LOST = _counter("messages_lost_total", "Events declared lost, where their number is known.", (*_FEED, "cause"))
-LOSSES = _counter("losses_declared_total", "Declarations of a loss, also of one whose extent nobody knows.", (*_FEED, "cause"))
+LOSSES = _counter(
+    "losses_declared_total", "Declarations of a loss, also of one whose extent nobody knows.", (*_FEED, "cause")
+)
 REPLAYED = _counter(
     "messages_replayed_total", "Events that came out of Redis or a spool again; not received again.", _FEED
 )
