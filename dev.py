@@ -40,6 +40,12 @@ KEPT = {"COLLECTOR_TEST_REQUIRE", "COLLECTOR_TEST_SEED", "COLLECTOR_FRAMES"}
 
 PARALLEL = ["-n", "3", "--dist", "loadscope", "--no-loadscope-reorder"]
 
+#: How pip_audit's last line begins where the network or the service is to blame: its own advice, or an exception.
+UNASKED = re.compile(
+    r"ERROR:pip_audit\S*Tip: your network may be blocking"
+    r"|requests\.exceptions\.\w+|pip_audit\._service\.interface\.(ConnectionError|ServiceError)"
+)
+
 COMMANDS = ["setup", "demo", "drill", "soak", "run", "live", "test", "test-exhaustive", "bench", "lint", "check", "lock"]
 
 USAGE = """usage: python3 dev.py COMMAND [arguments]
@@ -260,7 +266,8 @@ def lint(environ):
 
 
 def known_holes(environ):
-    """0 where no package of the lock has a known hole, or where nobody could be asked, which it says; else 1 and which."""
+    """0 where no package of the lock has a known hole, or where the network or the service did not answer, which it says;
+    else 1 and which, or why it could not look."""
     command = [str(PYTHON), "-m", "pip_audit", "--disable-pip", "--require-hashes", "-r", LOCK.name]
     command += ["--format", "json", "--progress-spinner", "off", "--timeout", "10"]
     asked = subprocess.run(
@@ -269,9 +276,12 @@ def known_holes(environ):
     try:
         packages = json.loads(asked.stdout.decode("utf-8", "replace"))["dependencies"]
     except (ValueError, KeyError, TypeError):
-        words = asked.stderr.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"]
-        say(f"known holes: not looked for, the network or its service did not answer: {words[-1][:300]}")
-        return 0
+        last = (asked.stderr.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"])[-1][:300]
+        if UNASKED.match(last):
+            say(f"known holes: not looked for, the network or its service did not answer: {last}")
+            return 0
+        say(f"known holes: pip_audit could not look (exit code {asked.returncode}): {last}")
+        return 1
     found = [(one["name"], one.get("version", "?"), hole) for one in packages for hole in one.get("vulns", [])]
     for name, version, hole in found:
         say(f"{name} {version}: {hole['id']}, mended in {', '.join(hole['fix_versions']) or 'no version yet'}")

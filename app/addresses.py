@@ -15,10 +15,14 @@ Address = IPv4Address | IPv6Address
 
 #: Metadata services outside the link-local ranges.
 #: Sources: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html,
-#: https://www.alibabacloud.com/help/en/ecs/user-guide/view-instance-metadata
-_METADATA = {ip_address("fd00:ec2::254"), ip_address("100.100.100.200")}
-#: Shared by carriers' customers (RFC 6598): neither private nor global to `ipaddress`.
-_SHARED = ip_network("100.64.0.0/10")
+#: https://www.alibabacloud.com/help/en/ecs/user-guide/view-instance-metadata,
+#: https://learn.microsoft.com/en-us/azure/virtual-network/what-is-ip-address-168-63-129-16, and Oracle's Compute Classic.
+_METADATA = {ip_address(one) for one in ("fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192")}
+#: An operator's own though `ipaddress` does not call them private: shared by a carrier's customers (RFC 6598), and behind
+#: a NAT64 of one's own (RFC 8215; from Python 3.13 on it does).
+_OWN = ip_network("100.64.0.0/10"), ip_network("64:ff9b:1::/48")
+#: A gateway takes the last four bytes for an IPv4 address (RFC 6052).
+_NAT64 = ip_network("64:ff9b::/96")
 
 LINK_LOCAL = "is a link-local address, where clouds hand out credentials; it is never connected to, name another host"
 
@@ -80,8 +84,21 @@ def peer_complaint(peer: str, host: str, private_hosts: Collection[str] = ()) ->
 
 
 def _complaint(address: Address, listed: bool, host: str) -> str | None:
+    address = _beyond(address)
     if address.is_link_local or address in _METADATA:
         return LINK_LOCAL
-    if (address.is_private or address in _SHARED) and not listed:
+    if (address.is_private or any(address in network for network in _OWN)) and not listed:
         return f"is a private address; if it is meant, add {host!r} to [security] private_hosts"
     return None
+
+
+def _beyond(address: Address) -> Address:
+    """Where packets to `address` come out: the IPv4 address that NAT64 or 6to4 (RFC 3056) has in it, else itself.
+
+    Loopback in it is the gateway's and not this machine's, therefore `address_of` does not look so far.
+    """
+    if not isinstance(address, IPv6Address):
+        return address
+    if address in _NAT64:
+        return IPv4Address(address.packed[-4:])
+    return address.sixtofour or address

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import msgspec
@@ -18,6 +18,10 @@ RETRY_MS = 1000
 MOST_VIEWERS = 32
 #: A viewer looks at least so often whether the process ends.
 LOOK_S = 0.5
+#: A stream lasts so long, then its browser opens it again: a viewer who vanished without a word has its seat no longer.
+LONGEST_S = 300.0
+#: Beyond that, for a viewer who takes nothing any more.
+CUT_S = 30.0
 
 
 class Seats:
@@ -39,11 +43,12 @@ class Seats:
 class Broadcast:
     """`tell` is called on a thread every `every_s` while there is a viewer; it returns the event's name and document.
 
-    A viewer that is slower than that misses documents, never the latest. What `tell` raises ends all viewers.
+    A viewer that is slower than that misses documents, never the latest. What `tell` raises ends all viewers. None stays
+    longer than `longest_s`: whoever is still there comes back by itself.
     """
 
-    def __init__(self, tell: Callable[[], tuple[str, Any]], every_s: float) -> None:
-        self._tell, self._every_s = tell, every_s
+    def __init__(self, tell: Callable[[], tuple[str, Any]], every_s: float, longest_s: float = LONGEST_S) -> None:
+        self._tell, self._every_s, self.longest_s = tell, every_s, longest_s
         self._mailboxes: set[asyncio.Queue[bytes]] = set()
         self._pump: asyncio.Task[None] | None = None
         self._latest: bytes | None = None
@@ -52,8 +57,10 @@ class Broadcast:
     def viewers(self) -> int:
         return len(self._mailboxes)
 
-    async def watch(self, over: Callable[[], bool]) -> AsyncIterator[bytes]:
-        """Events, as they go over the wire, until `over`."""
+    async def watch(self, over: Callable[[], bool]) -> AsyncGenerator[bytes, None]:
+        """Events, as they go over the wire, until `over` or for `longest_s`."""
+        now_s = asyncio.get_running_loop().time
+        until_s = now_s() + self.longest_s
         mailbox: asyncio.Queue[bytes] = asyncio.Queue(1)
         self._mailboxes.add(mailbox)
         if self._pump is None or self._pump.done():
@@ -62,7 +69,7 @@ class Broadcast:
             mailbox.put_nowait(self._latest)
         try:
             yield f"retry: {RETRY_MS}\n\n".encode()
-            while not over():
+            while not over() and now_s() < until_s:
                 try:
                     yield await asyncio.wait_for(mailbox.get(), LOOK_S)
                 except TimeoutError:
@@ -84,18 +91,23 @@ class Broadcast:
 
 
 class _Events(StreamingResponse):
-    """A stream of events; `left` is called when its viewer is gone, however that comes about."""
+    """A stream of events; `left` is called when its viewer is gone, however that comes about, or `cut_s` are over."""
 
-    def __init__(self, events: AsyncIterator[bytes], left: Callable[[], None]) -> None:
+    def __init__(self, events: AsyncGenerator[bytes, None], left: Callable[[], None], cut_s: float) -> None:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         super().__init__(events, media_type="text/event-stream", headers=headers)
-        self._left = left
+        self._events, self._left, self._cut_s = events, left, cut_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            async with asyncio.timeout(self._cut_s) as cut:
+                await super().__call__(scope, receive, send)
+        except TimeoutError:
+            if not cut.expired():
+                raise
         finally:
             self._left()
+            await self._events.aclose()
 
 
 def followed(request: Request, broadcast: Broadcast, seats: Seats) -> Response:
@@ -105,4 +117,4 @@ def followed(request: Request, broadcast: Broadcast, seats: Seats) -> Response:
     if not seats.take():
         words = f"{seats.most} viewers are connected, which is the most: close a page elsewhere"
         return JSONResponse({"error": words}, 503, {"Retry-After": "5"})
-    return _Events(broadcast.watch(request.app.state.over), seats.leave)
+    return _Events(broadcast.watch(request.app.state.over), seats.leave, broadcast.longest_s + CUT_S)

@@ -2,7 +2,7 @@
 
 Bound to loopback it is open to this machine, but only under a name of this machine: a page of the internet that lets its
 own name mean 127.0.0.1 (DNS rebinding) asks under another. Bound elsewhere it wants the token, and without one it answers
-`/health` and `/ready` alone.
+`/health` and `/ready` alone. Wrong tokens are bounded by address: a token of 16 characters or more is not found so.
 """
 
 from __future__ import annotations
@@ -11,14 +11,19 @@ import base64
 import binascii
 import hmac
 import ipaddress
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.clock import monotonic_s
+
 #: Asked by platforms that know no token; they tell states and counts, no venue's data.
 OPEN = ("/health", "/ready")
+#: Wrong tokens that one address may bring in a minute, and addresses that are counted.
+MOST_WRONG, MOST_ADDRESSES, MINUTE_S = 30, 10_000, 60
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -41,9 +46,14 @@ NO_TOKEN = (
 class Guard:
     """`app` behind the rules above. `host`: the address that is listened on; `token`: [web] token."""
 
-    def __init__(self, app: ASGIApp, host: str, token: str | None) -> None:
-        self._app, self._token = app, token
+    def __init__(
+        self, app: ASGIApp, host: str, token: str | None, monotonic_s: Callable[[], float] = monotonic_s
+    ) -> None:
+        self._app, self._token, self._now_s = app, token, monotonic_s
         self._loopback = is_loopback(host)
+        #: Wrong tokens by address, of this minute.
+        self._wrong: dict[str, int] = {}
+        self._minute = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -57,17 +67,22 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        refusal = self.refusal(scope["method"], scope["path"], Headers(scope=scope))
+        address = (scope.get("client") or ("",))[0]
+        refusal = self.refusal(scope["method"], scope["path"], Headers(scope=scope), address)
         await (refusal or self._app)(scope, receive, answer)
 
-    def refusal(self, method: str, path: str, headers: Headers) -> JSONResponse | None:
-        """The answer to a question that is refused, None where it is not."""
+    def refusal(self, method: str, path: str, headers: Headers, address: str = "") -> JSONResponse | None:
+        """The answer to a question of `address` that is refused, None where it is not."""
         if method not in ("GET", "HEAD"):
             return JSONResponse({"error": "nothing can be changed here"}, 405, {"Allow": "GET, HEAD"})
+        given = headers.get("authorization", "")
+        if self._token is not None and given and (wait_s := self._guessing(address, given, self._token)):
+            error = f"{MOST_WRONG} wrong tokens came from your address within a minute: ask again in {wait_s} s"
+            return JSONResponse({"error": error}, 429, {"Retry-After": str(wait_s)})
         if path in OPEN:
             return None
         if self._token is not None:
-            if carries(headers.get("authorization", ""), self._token):
+            if carries(given, self._token):
                 return None
             ask = {"WWW-Authenticate": 'Basic realm="Collector", charset="UTF-8"'}
             return JSONResponse({"error": "give the token: as password of any user, or as bearer token"}, 401, ask)
@@ -77,6 +92,18 @@ class Guard:
             error = f"{name[:255]!r} is no name of this machine: ask for 127.0.0.1 or localhost, or set [web] token"
             return JSONResponse({"error": error}, 403)
         return None
+
+    def _guessing(self, address: str, given: str, token: str) -> int:
+        """Seconds until a token of `address` is looked at again, also the right one; 0: this one was, and counts if wrong."""
+        now_s = self._now_s()
+        if (minute := int(now_s // MINUTE_S)) != self._minute or len(self._wrong) >= MOST_ADDRESSES:
+            self._wrong, self._minute = {}, minute
+        wrong = self._wrong.get(address, 0)
+        if wrong >= MOST_WRONG:
+            return int((minute + 1) * MINUTE_S - now_s) + 1
+        if not carries(given, token):
+            self._wrong[address] = wrong + 1
+        return 0
 
 
 def carries(authorization: str, token: str) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,6 +27,8 @@ FAULTS = (
     "garbage,venue=bybit,kind=text,skip=20",
     "close,venue=upbit,code=1012,reason=<b>service restart</b>,skip=40",
 )
+#: Each page is alive so soon after the demo was started: on a machine of its own, and here, among other tests.
+ALIVE_S, SHARED_S = 20.0, 60.0
 PAGES = {
     "/": ".market .tile[data-state='live']",
     "/market/okx/BTC-USDT": ".ladder, .tape",
@@ -51,6 +54,8 @@ class Shown:
     first: dict[str, str]
     audit: dict[str, Any]
     metrics: dict[str, float]
+    #: Seconds from the start of the demo until each page was alive, looked at one after the other.
+    alive_s: dict[str, float]
 
     def api(self, path: str) -> Any:
         answer = httpx.get(f"{self.viewer.base}{path}", timeout=30, trust_env=False)
@@ -106,6 +111,7 @@ def agree(told: dict[str, Any], metrics: dict[str, float]) -> bool:
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     demo = Brief(tmp_path_factory.mktemp("demo") / "demo", None, 5.0, lambda words: None)
     with chromium() as browser:
+        started_s = time.monotonic()
         try:
             demo.start()
             demo.control("faults", "; ".join(FAULTS))
@@ -113,13 +119,14 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
             until(lambda: _answers(f"{base}/health"), "the web process answers", 60)
             viewer = Viewer(browser, base)
             viewer.page.set_default_timeout(60_000)
-            first = {}
+            first, alive_s = {}, {}
             for path, selector in PAGES.items():
                 viewer.open(path, selector)
+                alive_s[path] = round(time.monotonic() - started_s, 1)
                 first[path] = viewer.text("main")
             until(lambda: demo.wiring.ledger.totals()[1] > 0, "something is archived", 60)
             demo.control("stop")
-            settled = Shown(demo, viewer, first, {}, {})
+            settled = Shown(demo, viewer, first, {}, {}, alive_s)
 
             def still() -> bool:
                 demo.look()
@@ -153,6 +160,14 @@ def test_every_page_is_alive_while_it_records(shown: Shown) -> None:
     assert "hours proved" in shown.first["/completeness"]
     assert "objects proved equal in the store" in shown.first["/archive"]
     assert "events lost" in shown.first["/losses"]
+
+
+def test_every_page_is_alive_soon_after_the_start(shown: Shown, record_property: Callable[[str, object], None]) -> None:
+    """Within ALIVE_S on a machine of its own, which is a promise to a newcomer; here it is measured and SHARED_S has to do."""
+    record_property("alive_s", shown.alive_s)
+    print(f"alive after: {shown.alive_s} s; promised: {ALIVE_S:g} s on a machine of its own")
+    assert shown.alive_s.keys() == PAGES.keys()
+    assert {path: s for path, s in shown.alive_s.items() if s > SHARED_S} == {}
 
 
 def test_the_overview_shows_what_the_api_the_metrics_and_the_audit_say(shown: Shown) -> None:

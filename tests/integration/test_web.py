@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -42,6 +43,12 @@ class Client:
                 return await client.get(path)
 
         return asyncio.run(ask())
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks twice within a second is told of the second time."""
+    monkeypatch.setattr("app.web.application.OPEN_S", 0.0)
 
 
 def metrics(client: Client) -> Samples:
@@ -285,3 +292,37 @@ def test_uptime_counts_from_the_start_of_the_process(rig: Rig) -> None:
 @pytest.mark.parametrize("path", ["/healthz", "/metrics/x", "/ready/"])
 def test_nothing_else_is_served(path: str, rig: Rig) -> None:
     assert Client(rig.wiring()).get(path).status_code in (307, 404)
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"), [("/health", "health"), ("/ready", "ready"), ("/metrics", "generate_latest")]
+)
+def test_however_many_ask_while_redis_hangs_one_question_is_asked_and_pages_go_on(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, path: str, asked: str
+) -> None:
+    go, questions = threading.Event(), list[object]()
+
+    def hangs(*of: object) -> Any:
+        questions.append(of)
+        assert go.wait(60)
+        return b"told" if path == "/metrics" else ({"told": 1}, 200)
+
+    monkeypatch.setattr(f"app.web.application.{asked}", hangs)
+    monkeypatch.setattr("app.web.application.OPEN_S", 60.0)
+    transport = httpx.ASGITransport(application(rig.wiring()))
+
+    async def ask() -> None:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1", timeout=30) as client:
+            many = [asyncio.create_task(client.get(path)) for _ in range(100)]
+            leaves = asyncio.create_task(client.get(path))
+            while not questions:
+                await asyncio.sleep(0.01)
+            leaves.cancel()
+            assert (await client.get("/api/overview")).status_code == 200
+            go.set()
+            assert {answer.status_code for answer in await asyncio.gather(*many)} == {200}
+            assert len(questions) == 1
+            await client.get(path)
+            assert len(questions) == (2 if path == "/metrics" else 1), "a scrape is never told what was"
+
+    asyncio.run(ask())

@@ -190,17 +190,44 @@ def test_lint_runs_all_and_fails_when_one_does(checkout: Path) -> None:
             1,
             "one 1: CVE-1, mended in 2",
         ),
-        (None, 0, "known holes: not looked for, the network or its service did not answer: ERROR: no route"),
     ],
 )
-def test_check_fails_for_a_known_hole_and_says_so_where_nobody_could_be_asked(
-    checkout: Path, told: dict[str, object] | None, code: int, words: str
-) -> None:
-    answer = (
-        "echo ERROR: no route >&2; exit 1"
-        if told is None
-        else f"echo '{json.dumps({'dependencies': [told]})}'; exit {code}"
-    )
+def test_check_fails_for_a_known_hole(checkout: Path, told: dict[str, object], code: int, words: str) -> None:
+    checked(checkout, f"echo '{json.dumps({'dependencies': [told]})}'; exit {code}", code, words)
+
+
+#: How pip_audit 2.10 ends behind a proxy that refuses, behind a wall, and before a service that answers 503.
+UNREACHABLE = [
+    "requests.exceptions.ProxyError: HTTPSConnectionPool(host=pypi.org, port=443): Max retries exceeded",
+    "ERROR:pip_audit._cli:Could not connect\\nERROR:pip_audit._cli:Tip: your network may be blocking this service.",
+    "Traceback (most recent call last):\\npip_audit._service.interface.ServiceError",
+]
+BROKEN = [
+    "/checkout/.venv/bin/python: No module named pip_audit",
+    "ERROR:pip_audit._cli:invalid requirements input: requirements.lock",
+    "ERROR:pip_audit._cli:requirement one is not pinned: one",
+    "requests.exceptions.ProxyError: x\\nDuring handling of the above exception\\nKeyError: requests.exceptions",
+]
+
+
+@pytest.mark.parametrize("said", UNREACHABLE)
+def test_check_goes_on_and_says_so_where_nobody_can_be_asked_for_known_holes(checkout: Path, said: str) -> None:
+    words = f"known holes: not looked for, the network or its service did not answer: {last(said)}"
+    checked(checkout, f"printf '{said}' >&2; exit 1", 0, words)
+
+
+@pytest.mark.parametrize("said", BROKEN)
+def test_check_fails_where_known_holes_could_not_be_looked_for(checkout: Path, said: str) -> None:
+    words = f"known holes: pip_audit could not look (exit code 3): {last(said)}"
+    checked(checkout, f"printf '{said}' >&2; exit 3", 1, words)
+
+
+def last(said: str) -> str:
+    return said.split("\\n")[-1]
+
+
+def checked(checkout: Path, answer: str, code: int, words: str) -> None:
+    """`check` where pip_audit does as `answer`, a script, says: it ends with `code` and has `words`."""
     played(checkout / ".venv" / "bin" / "python", PLAYED.replace("*) printf", f"*pip_audit*) {answer};;\n  *) printf"))
     done = run(checkout, "check", "-k", "words")
     assert done.returncode == code and words in done.stderr

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.addresses import peer_complaint
 from app.config import SECTIONS, ExchangeSettings, MarketGroup
 from app.settings_rules import BOUNDS, complaint, is_name, shown
 
@@ -82,9 +83,24 @@ def test_a_named_host_may_go_without_tls_and_credentials_services_never() -> Non
     assert complaint("exchanges.ws_url", "ws://replay:8443", ("replay",)) is None
     assert complaint("exchanges.ws_url", "http://replay:8443", ("replay",)) is not None
     named = ("169.254.169.254", "0.0.0.0/0", "::/0")
-    for host in ("169.254.169.254", "[fd00:ec2::254]", "100.100.100.200", "[::ffff:169.254.169.254]"):
+    for host in (
+        "169.254.169.254", "[fd00:ec2::254]", "100.100.100.200", "168.63.129.16", "192.0.0.192", "[::ffff:169.254.169.254]",
+        "[64:ff9b::a9fe:a9fe]", "[64:ff9b::168.63.129.16]", "[2002:a9fe:a9fe::1]", "[2002:6464:64c8::]",
+    ):  # fmt: skip
         assert "link-local" in str(complaint("aws.endpoint_url", f"https://{host}", named))
         assert "link-local" in str(complaint("redis.url", f"redis://{host}"))
+
+
+def test_what_a_gateway_turns_into_a_private_address_is_private_and_its_loopback_is_not_this_machine() -> None:
+    for host in ("64:ff9b::10.0.0.7", "2002:a00:7::1", "64:ff9b::127.0.0.1", "2002:7f00:1::1", "64:ff9b:1::1.2.3.4"):
+        why = str(complaint("aws.endpoint_url", f"https://[{host}]"))
+        assert why.startswith("is a private address; if it is meant, add "), host
+        assert complaint("aws.endpoint_url", f"https://[{host}]", (host,)) is None
+        assert complaint("aws.endpoint_url", f"http://[{host}]") is not None
+        assert peer_complaint(host, "venue.example") is not None
+    for host in ("64:ff9b::3.5.140.2", "2002:305:8c02::1"):
+        assert complaint("aws.endpoint_url", f"https://[{host}]") is None
+        assert peer_complaint(host, "venue.example") is None
 
 
 def test_a_redis_is_at_home_in_a_private_network_and_keeps_its_certificates_verified() -> None:

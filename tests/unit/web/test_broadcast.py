@@ -8,8 +8,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
 
-from app.web.broadcast import Broadcast, Seats
+from app.web.broadcast import Broadcast, Seats, followed
 
 
 def never() -> bool:
@@ -120,3 +122,72 @@ def test_seats_are_bounded_and_come_back() -> None:
     assert [seats.take() for _ in range(3)] == [True, True, False]
     seats.leave()
     assert [seats.take() for _ in range(2)] == [True, False]
+
+
+def asked(broadcast: Broadcast, seats: Seats) -> tuple[Any, dict[str, Any]]:
+    """The answer to a viewer, and the scope of its question."""
+    app = Starlette()
+    app.state.over = never
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "app": app, "asgi": {"spec_version": "2.3"}}
+    return followed(Request(scope), broadcast, seats), scope
+
+
+async def silence() -> Any:
+    """A viewer of whom nothing is heard any more."""
+    await asyncio.Event().wait()
+
+
+def test_a_stream_ends_in_order_after_its_time_and_its_seat_is_free_although_nobody_said_goodbye() -> None:
+    seats, sent = Seats(1), list[Any]()
+
+    async def look() -> None:
+        answer, scope = asked(Broadcast(lambda: ("n", 1), 0.01, longest_s=0.2), seats)
+        assert asked(Broadcast(lambda: ("n", 1), 0.01), seats)[0].status_code == 503
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await asyncio.wait_for(answer(scope, silence, send), 60)
+
+    asyncio.run(look())
+    assert b"event: n" in b"".join(message.get("body", b"") for message in sent)
+    assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
+    assert seats.taken == 0
+
+
+def test_a_viewer_who_takes_nothing_any_more_is_cut_off_and_its_seat_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.web.broadcast.CUT_S", 0.1)
+    seats = Seats(1)
+    broadcast = Broadcast(lambda: ("n", 1), 0.01, longest_s=0.1)
+
+    async def look() -> None:
+        answer, scope = asked(broadcast, seats)
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.body":
+                await asyncio.Event().wait()  # as on a connection whose buffers are full
+
+        await asyncio.wait_for(answer(scope, silence, send), 60)
+        assert seats.taken == 0
+        pump = broadcast._pump
+        if pump is not None:
+            await asyncio.wait_for(pump, 60)
+
+    asyncio.run(look())
+    assert broadcast.viewers == 0
+
+
+def test_what_goes_wrong_in_time_is_not_taken_for_the_end_of_it() -> None:
+    def late() -> tuple[str, int]:
+        raise TimeoutError("of something else")
+
+    async def look() -> None:
+        answer, scope = asked(Broadcast(late, 0.0), Seats())
+
+        async def send(message: Any) -> None:
+            pass
+
+        with pytest.raises(TimeoutError, match="of something else"):
+            await asyncio.wait_for(answer(scope, silence, send), 60)
+
+    asyncio.run(look())

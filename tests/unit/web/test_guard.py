@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.datastructures import Headers
 
-from app.web.guard import HEADERS, Guard, carries, hostname, is_loopback
+from app.web.guard import HEADERS, MOST_ADDRESSES, MOST_WRONG, Guard, carries, hostname, is_loopback
 
 TOKEN = "a-token-of-some-length"
 
@@ -99,6 +99,42 @@ def test_the_token_is_compared_as_a_whole() -> None:
     assert carries(f"Bearer {TOKEN}", TOKEN)
     assert not carries(f"Bearer {TOKEN} {TOKEN}", TOKEN)
     assert not carries("Bearer ", TOKEN)
+
+
+def test_who_brings_too_many_wrong_tokens_is_looked_at_again_in_the_next_minute_and_others_at_once() -> None:
+    now_s = 60_015.0
+    guard = Guard(lambda *_: pytest.fail("not asked for"), "0.0.0.0", TOKEN, lambda: now_s)  # type: ignore[arg-type]
+
+    def ask(authorization: str, address: str = "192.0.2.1", path: str = "/metrics") -> Any:
+        headers = Headers({"authorization": authorization} if authorization else {})
+        return guard.refusal("GET", path, headers, address)
+
+    def status(*of: str) -> int:
+        answer = ask(*of)
+        return 200 if answer is None else int(answer.status_code)
+
+    right, wrong = f"Bearer {TOKEN}", basic("a-guess-of-some-length")
+    # /health is open, and no way to guess either.
+    assert [status(wrong), status(wrong, "192.0.2.1", "/health")] == [401, 200]
+    assert [status(wrong) for _ in range(MOST_WRONG)] == [401] * (MOST_WRONG - 2) + [429] * 2
+    refused = ask(right)
+    assert refused.status_code == 429 and 45 <= int(refused.headers["retry-after"]) <= 46
+    assert TOKEN not in bytes(refused.body).decode()
+    assert status(wrong, "192.0.2.1", "/health") == 429
+    # Who brings no token guesses nothing, and who is elsewhere did not.
+    assert [status(""), status("", "192.0.2.1", "/health")] == [401, 200]
+    assert [status(right, "192.0.2.2"), status(wrong, "192.0.2.2")] == [200, 401]
+    now_s += 45
+    assert [status(right), status(wrong)] == [200, 401]
+    for number in range(MOST_ADDRESSES + 5):
+        status(wrong, str(number))
+    assert len(guard._wrong) <= MOST_ADDRESSES
+
+
+def test_the_right_token_is_welcome_however_often_it_comes() -> None:
+    guard = Guard(lambda *_: pytest.fail("not asked for"), "0.0.0.0", TOKEN)  # type: ignore[arg-type]
+    for _ in range(5 * MOST_WRONG):
+        assert guard.refusal("GET", "/metrics", Headers({"authorization": f"Bearer {TOKEN}"}), "192.0.2.1") is None
 
 
 def test_names_and_addresses() -> None:
