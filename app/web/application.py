@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Route
 from app.clock import monotonic_s, wall_us
 from app.web import api_archive, api_completeness, api_losses, api_market, api_overview, shell
 from app.web.guard import Guard
-from app.web.health import health, ready
+from app.web.health import health, in_short, ready
 from app.web.overview import Overview
 from app.web.scrape import Scrape
 from app.wiring import Wiring
@@ -30,13 +30,13 @@ def application(wiring: Wiring, host: str = "127.0.0.1", over: Callable[[], bool
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Scrape(wiring, started_us // 1_000_000))
 
-    async def get_health(_: Request) -> Response:
+    async def get_health(request: Request) -> Response:
         body, status = await run_in_threadpool(health, wiring, monotonic_s() - started_s)
-        return JSONResponse(body, status)
+        return JSONResponse(in_short(body) if request.state.stranger else body, status)
 
-    async def get_ready(_: Request) -> Response:
+    async def get_ready(request: Request) -> Response:
         body, status = await run_in_threadpool(ready, wiring, monotonic_s() - started_s)
-        return JSONResponse(body, status)
+        return JSONResponse(in_short(body) if request.state.stranger else body, status)
 
     async def get_metrics(_: Request) -> Response:
         text = await run_in_threadpool(generate_latest, registry)

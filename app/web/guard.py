@@ -2,7 +2,7 @@
 
 Bound to loopback it is open to this machine, but only under a name of this machine: a page of the internet that lets its
 own name mean 127.0.0.1 (DNS rebinding) asks under another. Bound elsewhere it wants the token, and without one it answers
-`/health` and `/ready` alone.
+`/health` and `/ready` alone, in short.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: Asked by platforms that know no token; they tell states and counts, no venue's data.
+#: Asked by platforms that know no token, who are told the customer's five fields and nothing else (app/web/health.py).
 OPEN = ("/health", "/ready")
 HEADERS = {
     "Content-Security-Policy": (
@@ -57,15 +57,19 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        refusal = self.refusal(scope["method"], scope["path"], Headers(scope=scope))
+        refusal = self.refusal(scope["method"], scope["path"], headers := Headers(scope=scope))
+        #: `request.state.stranger`: asked by somebody who is told no more than is open.
+        scope.setdefault("state", {})["stranger"] = self.keeps_out(headers) is not None
         await (refusal or self._app)(scope, receive, answer)
 
     def refusal(self, method: str, path: str, headers: Headers) -> JSONResponse | None:
         """The answer to a question that is refused, None where it is not."""
         if method not in ("GET", "HEAD"):
             return JSONResponse({"error": "nothing can be changed here"}, 405, {"Allow": "GET, HEAD"})
-        if path in OPEN:
-            return None
+        return None if path in OPEN else self.keeps_out(headers)
+
+    def keeps_out(self, headers: Headers) -> JSONResponse | None:
+        """The answer to whoever may see only what is open, None to whoever may see everything."""
         if self._token is not None:
             if carries(headers.get("authorization", ""), self._token):
                 return None
