@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from celery import signals
+from celery.concurrency.prefork import TaskPool as Prefork
 from celery.concurrency.thread import TaskPool
 from kombu.exceptions import OperationalError
 
@@ -67,7 +68,10 @@ def _ready(sender: Any, **_: Any) -> None:
     telemetry.worker_ready(str(sender.hostname), beat=bool(getattr(sender.controller, "beat", None)))
     threading.Thread(target=_drain_left_spools, name="left spools", daemon=True).start()
     threading.Thread(target=_follow_settings, args=(sender.app,), name="settings", daemon=True).start()
-    _begin_counts()
+    if not isinstance(
+        sender.pool, Prefork
+    ):  # there its children count; one made later would go on with its parent's reporter
+        _begin_counts()
     sender.app.send_task("archive.run", expires=60)
     # Streams in a prefork child would never hear the stop: such a worker is given none.
     if "streams" in sender.app.amqp.queues.consume_from and isinstance(sender.pool, TaskPool):

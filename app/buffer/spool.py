@@ -19,6 +19,8 @@ from typing import BinaryIO
 from app.codec import HEADER_BYTES, events_in
 from app.errors import SpoolFull
 
+#: Records whose events are counted when a stream takes its spool up.
+COUNTED_RECORDS = 50_000
 _RECORD = struct.Struct(">II")
 #: A file is closed and a new one begun at this size, so that delivered bytes leave the disk while others wait.
 FILE_BYTES = 8 * 1024 * 1024
@@ -81,15 +83,18 @@ class Spool:
         return sorted(self.directory.glob("*.spool"))
 
     def waiting(self) -> tuple[int, int]:
-        """(bytes, events) that wait, by what its records say of themselves; delivered ones of the oldest file are in it."""
-        size = events = 0
+        """(bytes, events) that wait, by what its records say of themselves; delivered ones of the oldest file are in it.
+
+        A stream waits for the answer: of more than COUNTED_RECORDS records the events of these are told. Raises: OSError.
+        """
+        size = events = records = 0
         for path in self._files():
             with path.open("rb") as file:
-                while len(head := file.read(_RECORD.size + HEADER_BYTES)) > _RECORD.size:
+                while records < COUNTED_RECORDS and len(head := file.read(_RECORD.size + HEADER_BYTES)) > _RECORD.size:
                     length, _ = _RECORD.unpack_from(head)
                     if length < HEADER_BYTES:
                         break  # torn
-                    events += events_in(head[_RECORD.size :])
+                    events, records = events + events_in(head[_RECORD.size :]), records + 1
                     file.seek(length - HEADER_BYTES, os.SEEK_CUR)
                 size += path.stat().st_size
         return size, events

@@ -11,8 +11,8 @@ import redis
 from app.buffer.client import answering, script
 from app.metrics import Series
 
-#: A call is repeated within this, or never: the process is gone.
-REMEMBERED_MS = 3600 * 1000
+#: A call is repeated within this: no network is away for longer, or the process is gone.
+REMEMBERED_MS = 7 * 86400 * 1000
 
 
 class Tally:

@@ -131,6 +131,18 @@ class _Frames(frame_buffer):
         self._at = at
         return plain
 
+    @property
+    def amid(self) -> bool:
+        """Whether something has begun that has not come to its end."""
+        return self.header is not None or self.fragments > 0 or self._at < len(self._ahead)
+
+    def rest(self) -> list[bytes]:
+        """Whole messages that stand behind a frame at which reading failed."""
+        found: list[bytes] = []
+        if self.header is None and not self.fragments:
+            self._cut(found)
+        return found
+
     def recv_mask(self) -> None:
         # The step between length and payload, which a timeout inside the head brings us to again.
         size = (self.length or 0) + self.fragments
@@ -151,6 +163,8 @@ class Socket:
 
     #: Monotonic second at which `receive` returns with nothing.
     _until_s = 0.0
+    #: The end that the next `receive` tells.
+    _ended: ConnectionEnded | None = None
 
     def __init__(
         self,
@@ -233,6 +247,8 @@ class Socket:
 
         Raises: ConnectionEnded, FrameTooLarge.
         """
+        if self._ended is not None:
+            raise self._ended
         self._set_timeout(timeout_s)
         self._until_s = monotonic_s() + timeout_s
         try:
@@ -247,15 +263,23 @@ class Socket:
                 return []
         except websocket.WebSocketTimeoutException:
             return []
-        except websocket.WebSocketConnectionClosedException as error:
-            raise ConnectionEnded(None, "stream ended without a close frame") from error
         except (websocket.WebSocketException, OSError) as error:
-            raise ConnectionEnded(None, f"{type(error).__name__}: {error}") from error
+            gone = isinstance(error, websocket.WebSocketConnectionClosedException)
+            words = "stream ended without a close frame" if gone else f"{type(error).__name__}: {error}"
+            self._ended = ConnectionEnded(None, words)
+            if found := self._frames.rest():  # a pong that could not be sent; what came behind the ping was received
+                return found
+            raise self._ended from error
         payload: bytes = frame.data
         if opcode == websocket.ABNF.OPCODE_CLOSE:
             code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else None
             raise ConnectionEnded(code, payload[2:].decode("utf-8", "replace") or "no reason given")
         return [payload]
+
+    @property
+    def amid(self) -> bool:
+        """Whether a message has begun to come that is not there to its end."""
+        return self._frames.amid
 
     def send(self, frame: str | None) -> None:
         """Send a text frame; None sends a protocol PING. Raises: ConnectionEnded."""

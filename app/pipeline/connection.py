@@ -202,7 +202,11 @@ class Connection:
             close = link.run(unlisted)
         finally:
             socket.close()
-            lane.end(session.end(ground.wall_us(), UNCLEAN_END if link.cut_short else close.reason))
+            lane.end(
+                session.end(
+                    ground.wall_us(), UNCLEAN_END if link.cut_short or close.reason == "error" else close.reason
+                )
+            )
             self._say("closed", f"{close.reason}: {close.detail}")
             closes = ground.progress.closes
             closes[close.reason] = closes.get(close.reason, 0) + 1

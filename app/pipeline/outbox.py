@@ -90,7 +90,7 @@ class Outbox:
         self._held_bytes = 0
         self._queued = 0
         self._ready = threading.Condition()
-        self._closed = False
+        self._closed = self._abandoned = False
         #: Units refused so far, for logs and metrics; the truth is in the losses.
         self.refused = 0
 
@@ -116,6 +116,8 @@ class Outbox:
         """Called by `Lane.add`."""
         refused: list[Event | Quarantined] = []
         with self._ready:
+            if self._abandoned:  # nobody takes it any more, nor gives its place back; its epoch has no end on record
+                return [unit for unit in units if not isinstance(unit, Gap)]
             by_symbol, queued, before_bytes = self._by_symbol, self._queued, self._held_bytes
             room = min(self._max_bytes, before_bytes + self._allowance.max_bytes - self._allowance.held_bytes)
             for unit in units:
@@ -169,6 +171,7 @@ class Outbox:
     def abandon(self) -> int:
         """Give up what nobody could take before the end; returns how many units. Their epoch has no end on record."""
         with self._ready:
+            self._abandoned = True
             left, self._queued = self._queued, 0
             self._allowance.add(-self._held_bytes)
             self._held_bytes = 0

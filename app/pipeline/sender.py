@@ -60,7 +60,7 @@ class Sender:
         self._in_hand: bytes | None = None
         self.latency = Latency(outbox.exchange)
         #: Bytes and events in the spool, as its records are written and delivered here.
-        self.spool_bytes, self.spool_events = spool.waiting() if spool else (0, 0)
+        self.spool_bytes, self.spool_events = _waiting(spool)
         #: Never set: a wait that nothing cuts short.
         self._pause = Flag()
         #: No push before this; Redis did not answer, and nothing is asked of it, before that.
@@ -212,7 +212,7 @@ class Sender:
                 if holding is Holding.TAKEN:
                     self.lost.set()
                     telemetry.lease_lost(self._stream, self._lease.holder())
-            if now_s >= self._publish_s:
+            if now_s >= self._publish_s and not self.lost.is_set():  # the board shows whoever has it
                 self._publish_s = now_s + 1.0
                 self.latency.report()
                 if self._publish(now_s):
@@ -220,3 +220,11 @@ class Sender:
         except BufferUnavailable as error:
             self._renew_s = self._publish_s = self._retry_s = self._silent_s = self._now_s() + RETRY_S
             telemetry.push_failed(self._stream, error)
+
+
+def _waiting(spool: Spool) -> tuple[int, int]:
+    """For people only: a spool that cannot be read keeps no stream from recording."""
+    try:
+        return spool.waiting() if spool else (0, 0)
+    except OSError:
+        return 0, 0

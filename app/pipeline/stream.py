@@ -25,7 +25,7 @@ from app.pipeline.plan import PLAN_CHANGED, Stream
 from app.pipeline.sender import Sender
 
 #: A connection that is told to end has its end on record after so long, or none.
-GOODBYE_AT_MOST_S = 4.0
+GOODBYE_AT_MOST_S = 6.0
 #: After that, until what neither Redis nor the spool has taken is given up.
 DRAIN_S = 6.0
 

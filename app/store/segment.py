@@ -56,6 +56,7 @@ class Segment:
         self.path = path
         self.engine: Engine = writable(path, page_size=PAGE_SIZE)
         self._held: Connection | None = None
+        self._file: os.stat_result
 
     @classmethod
     def create(cls, path: Path, number: int, data_directory: str, opened_us: int) -> Segment:
@@ -78,15 +79,22 @@ class Segment:
         """One connection for every `store` inside. Without it, or where none can be had, each has its own, and SQLite moves the
         log into the file whenever the last one is closed."""
         with ExitStack() as stack:
-            with suppress(DBAPIError):  # `store` says why
+            with suppress(DBAPIError, OSError):  # `store` says why
                 self._held = stack.enter_context(self.engine.connect())
+                self._file = os.stat(self.path)
             try:
                 yield
             finally:
                 self._held = None
 
     def _begin(self) -> AbstractContextManager[Connection]:
-        return _transaction(self._held) if self._held is not None else self.engine.begin()
+        if self._held is None:
+            return self.engine.begin()
+        # Whoever slept may hold a file that was set aside meanwhile: nobody would look for rows in that.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(self.path), self._file):
+                return _transaction(self._held)
+        raise SegmentSealed(self.path.name)
 
     def store(
         self, batches: Sequence[Batch], known: KnownRanges, twins: Lookup | None, outcomes: Outcomes | None = None

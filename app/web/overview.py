@@ -179,7 +179,9 @@ class Overview:
         try:
             by_state, verified, rows = wiring.ledger.totals()
             sealed = wiring.ledger.segments(SEALED)
-            objects = [entry for segment in sealed for entry in wiring.ledger.objects(segment.number)]  # older ones are proved
+            objects = [
+                entry for segment in sealed for entry in wiring.ledger.objects(segment.number)
+            ]  # older ones are proved
             since_us = now_us - GAPS_US
             seen = wiring.stored.records("gaps", since=("after_us", since_us))
             repairs = wiring.stored.records("repairs", since=("found_us", since_us))

@@ -279,7 +279,9 @@ def test_the_good_and_the_failing_paths_were_walked(searched: Installation) -> N
     assert "407" in out["worker.out"]
     assert "refuses the password" in out["check, wrong password"]
     assert re.search(r"fault: store: .*(403|Access|Signature|refused)", out["check, wrong key"])
-    assert json.loads(out["check"])["settings"]["redis.url"]["value"].startswith("redis://:********@127.0.0.1:")
+    assert json.loads(out["check"].splitlines()[0])["settings"]["redis.url"]["value"].startswith(
+        "redis://:********@127.0.0.1:"
+    )
     names = set(out)
     assert [name for name in names if name.endswith("/workers (200)")]
     assert [name for name in names if name.endswith(".parquet, read")] and [n for n in names if n.endswith(".json")]

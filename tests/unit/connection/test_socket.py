@@ -233,6 +233,24 @@ def test_however_the_bytes_are_cut_every_message_comes_out_once_in_order(
     assert found == said
 
 
+def test_what_stands_behind_a_ping_that_cannot_be_answered_is_handed_out_before_the_end_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def script(wire: Wire) -> None:
+        wire.accept()
+        wire.send(frame(TEXT, b"before") + frame(PING, b"there?") + frame(TEXT, b"behind"))
+        wire.until_closed()
+
+    def gone(payload: bytes) -> None:
+        raise BrokenPipeError("the peer is gone")
+
+    with wired(script) as url, connected(url) as client:
+        monkeypatch.setattr(client._ws, "pong", gone)
+        assert [client.next(LONG_S), client.next(LONG_S)] == [b"before", b"behind"]
+        with pytest.raises(ConnectionEnded, match="the peer is gone"):
+            client.next(LONG_S)
+
+
 # the end
 
 

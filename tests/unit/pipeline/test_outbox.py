@@ -403,3 +403,13 @@ def test_a_queue_for_one_market_or_none_has_the_whole_as_its_share(markets: int)
     box = outbox(max_bytes=1000, markets=markets, allowance=Allowance(0))
     lane = box.begin(Epoch("e1", 1))
     assert [add(lane, event(n, size=500)) for n in (1, 2, 3)] == [True, True, False]
+
+
+def test_what_comes_after_the_sender_has_left_takes_no_place_from_other_streams() -> None:
+    allowance = Allowance(10**6)
+    box = outbox(allowance=allowance)
+    lane = box.begin(Epoch("e1", 77))
+    assert add(lane, event(1, size=500))
+    assert (box.abandon(), allowance.held_bytes) == (1, 0)
+    assert not add(lane, event(2, size=500))
+    assert allowance.held_bytes == 0

@@ -254,3 +254,18 @@ def test_a_removed_file_is_gone_with_everything_beside_it_and_may_be_removed_aga
     assert beside(path) == ["1.db.keep", "11.db"]
     remove_file(path)
     assert beside(path) == ["1.db.keep", "11.db"]
+
+
+def test_a_run_that_holds_a_file_which_was_set_aside_stores_nothing_in_it(tmp_path: Path) -> None:
+    made = opened(tmp_path)
+    with made.held():
+        stored(made, batch(1, [event(1)]))
+        aside = made.path.with_suffix(".corrupt")
+        for end in ("", "-wal"):
+            Path(f"{made.path}{end}").rename(f"{aside}{end}")
+        with pytest.raises(SegmentSealed):
+            stored(made, batch(2, [event(2)]))
+        opened(tmp_path)
+        with pytest.raises(SegmentSealed):
+            stored(made, batch(2, [event(2)]))
+    assert identities(aside) == ["1"]
