@@ -175,19 +175,28 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "buffer_bytes": ("Bytes in the Redis list.", ("stream",)),
     "oldest_unstored_seconds": ("Age of the oldest event that waits in the Redis list; 0: none waits.", ("stream",)),
     "memory_queue_events": ("Events in the memory queue of the stream.", ("stream",)),
-    "spool_bytes": ("Bytes that wait in the spool of the stream.", ("stream",)),
+    "spool_bytes": (
+        "Bytes in the spool of the stream; absent where neither it nor this host's disk says.",
+        ("stream",),
+    ),
     "spool_events": ("Events that wait in the spool of the stream.", ("stream",)),
     "streams": ("Streams of the plan: in all, held by a worker, open.", ("state",)),
     "station_last_success_timestamp_seconds": (
         "When a station last ran without trouble, Unix seconds; 0: not in the memory of this Redis.",
         ("station",),
     ),
+    "station_bound_seconds": (
+        "A station is late so long after its last run without trouble, by the settings.",
+        ("station",),
+    ),
     "station_troubled": ("1 while something keeps a station from its work.", ("station",)),
     "segments": ("Segments by state.", ("state",)),
+    "segments_bound": ("Segments that may wait to be archived and removed while the archive is not late.", ()),
     "objects": ("Objects by state; what several stores hold counts in each.", ("state",)),
     "unarchived_rows": ("Rows of sealed segments that are not in a verified object of every store.", ()),
     "oldest_unarchived_seconds": ("Age of the oldest sealed segment that is not archived; 0: there is none.", ()),
     "gaps": ("Gaps of the last 24 hours by what became of them.", ("state",)),
+    "oldest_open_gap_seconds": ("Age of the oldest open gap of the last 24 hours; 0: there is none.", ()),
     "completeness_ratio": (
         "Of the newest object: 1 where proved complete, less where what is missing was counted; absent where unknowable.",
         _FEED,
@@ -198,6 +207,7 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "local_bytes": ("Bytes of segments, unfinished objects and local objects.", ()),
     "disk_used_ratio": ("Part of the disk, or of [storage] max_local_bytes, that is used.", ()),
+    "disk_level": ("1 for the level that the disk has reached, by share and by what is free.", ("level",)),
     "redis_memory_bytes": ("What Redis uses.", ()),
     "redis_memory_max_bytes": ("Its maxmemory; 0 without one.", ()),
 }

@@ -44,6 +44,7 @@ def segment_damaged(segment: int, path: str, fault: str) -> None:
 def segment_salvaged(segment: int, kept: str, rows: int, lost: int, losses: Sequence[tuple[str, Loss]]) -> None:
     for exchange, loss in losses:
         metrics.LOST.labels(exchange, loss.symbol, loss.feed, loss.cause).inc(loss.count or 0)
+        metrics.LOSSES.labels(exchange, loss.symbol, loss.feed, loss.cause).inc()
     telemetry.log.error(
         "segment.salvaged", segment=segment, damaged_file=kept, rows=rows, lost=lost, declared=len(losses),
         then="the losses are on record (segment_damaged); recording goes on",

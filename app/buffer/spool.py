@@ -185,12 +185,17 @@ def streams(root: Path) -> list[str]:
     return sorted({path.parent.name for path in root.glob("*/*.spool")})
 
 
-def size_bytes(root: Path) -> int:
-    """Bytes in all spools below `root`."""
+def size_bytes(root: Path, stream: str = "*") -> int:
+    """Bytes in all spools below `root`, or in that of one stream."""
     total = 0
-    for path in root.glob("*/*.spool"):
+    for path in root.glob(f"{stream}/*.spool"):
         try:
             total += path.stat().st_size
         except FileNotFoundError:  # drained meanwhile
             continue
     return total
+
+
+def sizes(root: Path) -> dict[str, int]:
+    """Stream -> bytes in its spool, of every stream that has a directory below `root`, also of empty ones."""
+    return {directory.name: size_bytes(directory.parent, directory.name) for directory in root.glob("*/")}

@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 from app.clock import monotonic_s, wall_us
 from app.web import api_archive, api_completeness, api_losses, api_market, api_overview, shell
 from app.web.guard import Guard
-from app.web.health import health, ready
+from app.web.health import health, in_short, ready
 from app.web.look import Look
 from app.web.overview import Overview
 from app.web.scrape import Scrape
@@ -45,13 +45,13 @@ def application(wiring: Wiring, host: str = "127.0.0.1", over: Callable[[], bool
     readies = looks("/ready", lambda: ready(wiring, monotonic_s() - started_s), OPEN_S)
     scrapes = looks("/metrics", lambda: generate_latest(registry), 0.0)
 
-    async def get_health(_: Request) -> Response:
+    async def get_health(request: Request) -> Response:
         body, status = await shared(healths)
-        return JSONResponse(body, status)
+        return JSONResponse(in_short(body) if request.state.stranger else body, status)
 
-    async def get_ready(_: Request) -> Response:
+    async def get_ready(request: Request) -> Response:
         body, status = await shared(readies)
-        return JSONResponse(body, status)
+        return JSONResponse(in_short(body) if request.state.stranger else body, status)
 
     async def get_metrics(_: Request) -> Response:
         return Response(await shared(scrapes), media_type="text/plain; version=0.0.4; charset=utf-8")

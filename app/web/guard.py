@@ -2,7 +2,7 @@
 
 Bound to loopback it is open to this machine, but only under a name of this machine: a page of the internet that lets its
 own name mean 127.0.0.1 (DNS rebinding) asks under another. Bound elsewhere it wants the token, and without one it answers
-`/health` and `/ready` alone. Wrong tokens are bounded by address: a token of 16 characters or more is not found so.
+`/health` and `/ready` alone, in short. Wrong tokens are bounded by address: one of 16 characters or more is not found so.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.clock import monotonic_s
 
-#: Asked by platforms that know no token; they tell states and counts, no venue's data.
+#: Asked by platforms that know no token, who are told the customer's five fields and nothing else (app/web/health.py).
 OPEN = ("/health", "/ready")
 #: Wrong tokens that one address may bring in a minute, and addresses that are counted.
 MOST_WRONG, MOST_ADDRESSES, MINUTE_S = 30, 10_000, 60
@@ -67,8 +67,10 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        address = (scope.get("client") or ("",))[0]
-        refusal = self.refusal(scope["method"], scope["path"], Headers(scope=scope), address)
+        headers, address = Headers(scope=scope), (scope.get("client") or ("",))[0]
+        refusal = self.refusal(scope["method"], scope["path"], headers, address)
+        #: `request.state.stranger`: asked by somebody who is told no more than is open.
+        scope.setdefault("state", {})["stranger"] = self.keeps_out(headers) is not None
         await (refusal or self._app)(scope, receive, answer)
 
     def refusal(self, method: str, path: str, headers: Headers, address: str = "") -> JSONResponse | None:
@@ -79,10 +81,12 @@ class Guard:
         if self._token is not None and given and (wait_s := self._guessing(address, given, self._token)):
             error = f"{MOST_WRONG} wrong tokens came from your address within a minute: ask again in {wait_s} s"
             return JSONResponse({"error": error}, 429, {"Retry-After": str(wait_s)})
-        if path in OPEN:
-            return None
+        return None if path in OPEN else self.keeps_out(headers)
+
+    def keeps_out(self, headers: Headers) -> JSONResponse | None:
+        """The answer to whoever may see only what is open, None to whoever may see everything."""
         if self._token is not None:
-            if carries(given, self._token):
+            if carries(headers.get("authorization", ""), self._token):
                 return None
             ask = {"WWW-Authenticate": 'Basic realm="Collector", charset="UTF-8"'}
             return JSONResponse({"error": "give the token: as password of any user, or as bearer token"}, 401, ask)

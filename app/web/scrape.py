@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.buffer.events import Depth
+from app.buffer.spool import sizes
 from app.clock import monotonic_s, wall_us
 from app.errors import BufferUnavailable, CollectorError
 from app.metrics import FEED_STATES, GAUGES, STATIONS, Series
 from app.pipeline.gaps import OPEN, PARTLY, REPAIRED, UNREPAIRABLE, states
-from app.pipeline.room import size_bytes
+from app.pipeline.room import FULL, LOW, Room, size_bytes
 from app.store.figures import Figures, figures
 from app.web.counted import families
+from app.web.health import bounds_s
 from app.web.look import Look
 from app.wiring import Wiring
 
@@ -24,6 +26,8 @@ ANSWER_S = 0.8
 #: Figures of the ledger and the disk are read so often at most, and shown so long while they are read again.
 LEDGER_S, LEDGER_STALE_S = 5.0, 60.0
 DAY_US = 86_400 * 1_000_000
+#: Segments that may wait beside those that are sealed while the archive is not late.
+SEGMENTS_BESIDE = 3
 
 Feed = tuple[str, str, str]
 
@@ -47,8 +51,10 @@ class Local(NamedTuple):
 
     figures: Figures
     gaps: dict[str, int]
+    #: Where the oldest of the open ones begins.
+    gap_open_since_us: int | None
     local_bytes: int
-    disk_used: float
+    room: Room
 
 
 class Scrape:
@@ -61,6 +67,10 @@ class Scrape:
             "look at the ledger", self._ask_local, (SQLAlchemyError, CollectorError, OSError), monotonic_s=monotonic_s,
             keep_s=LEDGER_S, stale_s=LEDGER_STALE_S,
         )  # fmt: skip
+        self._spools = Look(
+            "look at the spools", self._ask_spools, (OSError,), monotonic_s=monotonic_s,
+            keep_s=LEDGER_S, stale_s=LEDGER_STALE_S,
+        )  # fmt: skip
         #: When data of each market last came: kept while nobody has its stream.
         self._last_us: dict[tuple[str, str], int] = {}
 
@@ -68,8 +78,10 @@ class Scrape:
         """Every metric; those of Redis are left out while it does not answer, those of the ledger while it does not."""
         until_s = monotonic_s() + ANSWER_S
         self._local.begin()
+        self._spools.begin()
         redis = self._redis.answer(until_s - monotonic_s())
         local = self._local.answer(until_s - monotonic_s())
+        spools = self._spools.answer(until_s - monotonic_s()) or {}
         yield _gauge("start_timestamp_seconds", [((), self._started_s)])
         yield _gauge("redis_up", [((), redis is not None)])
         yield _gauge("ledger_up", [((), local is not None)])
@@ -78,6 +90,8 @@ class Scrape:
             yield from self._of_feeds(redis)
             yield from self._of_streams(redis)
             yield from self._of_stations(redis)
+        yield from self._of_spools(redis.states if redis is not None else {}, spools)
+        yield from self._bounds()
         if local is not None:
             yield from _of_ledger(local)
 
@@ -98,18 +112,41 @@ class Scrape:
         since_us = wall_us() - DAY_US
         records = wiring.stored.records
         gaps = dict.fromkeys((OPEN, PARTLY, REPAIRED, UNREPAIRABLE), 0)
+        open_since_us = None
         for gap in states(
             records("gaps", since=("after_us", since_us)), records("repairs", since=("found_us", since_us))
         ):
             gaps[gap["state"]] = gaps.get(gap["state"], 0) + 1
+            if gap["state"] == OPEN and open_since_us is None:  # the oldest comes first
+                open_since_us = gap["after_us"]
         held = size_bytes(storage.segments_path) + size_bytes(wiring.settings.archive.dir)
-        return Local(found, gaps, held + found.store_bytes.get("local", 0), wiring.disk.room().share)
+        return Local(found, gaps, open_since_us, held + found.store_bytes.get("local", 0), wiring.disk.room())
+
+    def _ask_spools(self) -> dict[str, int]:
+        """Stream -> bytes in its spool, of the streams that have one on this host."""
+        return sizes(self._wiring.settings.spool.dir)
+
+    def _bounds(self) -> Iterator[Metric]:
+        """What is late, by the settings."""
+        bounds = bounds_s(self._wiring.settings)
+        yield _gauge("station_bound_seconds", [((name,), bound_s) for name, bound_s in bounds.items()])
+        waiting = SEGMENTS_BESIDE + bounds["archive"] / self._wiring.settings.storage.segment_secs
+        yield _gauge("segments_bound", [((), waiting)])
+
+    def _of_spools(self, told: Mapping[str, Mapping[str, Any]], here: Mapping[str, int]) -> Iterator[Metric]:
+        """By the streams themselves, and of those that say nothing by this host's disk; left out where nobody knows."""
+        known = {
+            name: told[name].get("spool_bytes", 0) if name in told else here.get(name) for name in self._wiring.streams
+        }
+        yield _gauge("spool_bytes", [((name,), size) for name, size in sorted(known.items()) if size is not None])
 
     def _of_feeds(self, redis: Redis) -> Iterator[Metric]:
         now_us = wall_us()
         connected, age, last, state, ratio = [], [], [], [], []
         for name, stream in self._wiring.streams.items():
             told = redis.states.get(name)
+            if told is None and name in redis.held:
+                continue  # somebody runs it and cannot say so: a full Redis takes no state
             feeds = {(f["symbol"], f["feed"]): f for f in told["feeds"]} if told else {}
             for symbol in stream.subscription.symbols:
                 market = stream.exchange, symbol
@@ -144,10 +181,8 @@ class Scrape:
         yield _gauge("buffer_bytes", [((name,), depth.bytes) for name, depth in depths.items()])
         ages = {name: (now_us - us) / 1e6 for name, us in redis.oldest_us.items()}
         yield _gauge("oldest_unstored_seconds", [((name,), ages.get(name, 0.0)) for name in names])
-        for metric, key in (
-            ("memory_queue_events", "queued"), ("spool_bytes", "spool_bytes"), ("spool_events", "spool_events"),
-        ):  # fmt: skip
-            yield _gauge(metric, [((name,), redis.states.get(name, {}).get(key, 0)) for name in sorted(planned)])
+        for metric, key in (("memory_queue_events", "queued"), ("spool_events", "spool_events")):
+            yield _gauge(metric, [((name,), state.get(key, 0)) for name, state in sorted(redis.states.items())])
         open_ = sum(state["connection"] == "open" for state in redis.states.values())
         yield _gauge("streams", [(("planned",), len(planned)), (("held",), len(redis.held)), (("open",), open_)])
         offsets: dict[str, list[int]] = {}
@@ -174,8 +209,11 @@ def _of_ledger(local: Local) -> Iterator[Metric]:
     yield _gauge("unarchived_rows", [((), found.unarchived_rows)])
     yield _gauge("oldest_unarchived_seconds", [((), 0 if since_us is None else (wall_us() - since_us) / 1e6)])
     yield _gauge("gaps", [((state,), count) for state, count in local.gaps.items()])
+    open_us = local.gap_open_since_us
+    yield _gauge("oldest_open_gap_seconds", [((), 0 if open_us is None else (wall_us() - open_us) / 1e6)])
     yield _gauge("local_bytes", [((), local.local_bytes)])
-    yield _gauge("disk_used_ratio", [((), local.disk_used)])
+    yield _gauge("disk_used_ratio", [((), local.room.share)])
+    yield _gauge("disk_level", [((level,), level == local.room.level) for level in (LOW, FULL)])
 
 
 def _gauge(name: str, samples: Sequence[tuple[tuple[str, ...], float]]) -> Metric:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from app import metrics
 from app.model import TRADE
 from app.pipeline import periodic
 from app.store.ledger import REMOVED
@@ -42,6 +43,15 @@ def _recorded(rig: Rig) -> tuple[Wiring, Content]:
 
 def _segment(wiring: Wiring) -> Path:
     return wiring.settings.storage.segments_path / wiring.ledger.segments()[0].path
+
+
+def _declared() -> float:
+    """Declarations of losses by a damaged segment that this process has counted."""
+    return sum(
+        value
+        for (name, labels), value in metrics.counted().items()
+        if name == "collector_losses_declared_total" and ("cause", CAUSE) in labels
+    )
 
 
 def _settle(path: Path) -> None:
@@ -116,10 +126,11 @@ def test_of_a_damaged_segment_every_row_that_can_be_read_is_kept_and_the_others_
         _spoil(path, {"rows": [pages // 2, pages // 2 + 1, pages - 3], "inner": [table], "schema": [1]}[what])
     damaged = path.read_bytes()
 
-    begun = rig.wiring()  # a process that has just started
+    begun, before = rig.wiring(), _declared()  # a process that has just started
     assert periodic.flush(begun, NEVER)["failed"] == {}
     missing = _balanced(held(rig), content)
     assert audited(rig) == []
+    assert _declared() - before == len(held(rig).losses), "the alert sees each declaration"
     record_property("rows_lost", f"{missing} of {content.expected.rows.total()}")
     assert {"rows": 0 < missing < 100, "schema": missing == 0}.get(what, missing > 100)
     (kept,) = path.parent.glob(f"{path.name}.corrupt-*[0-9]")

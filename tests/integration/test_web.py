@@ -90,7 +90,7 @@ def test_what_streams_do_shows_in_health_readiness_and_metrics(
     )  # fmt: skip
     answer = client.get("/ready")
     assert (answer.status_code, answer.json()["ready"]) == (503, False)
-    assert f"no worker has: {BYBIT}, {OKX}" in answer.json()["missing"]
+    assert f"streams that no worker has: {BYBIT}, {OKX}" in answer.json()["missing"]
 
     with Collecting(wiring, BYBIT) as one:
         until(one.live, "Bybit is live")
