@@ -11,7 +11,6 @@ plain kind are cut out of that; everything else (control frames, fragments, erro
 from __future__ import annotations
 
 import socket
-import ssl
 import threading
 from collections.abc import Collection
 from contextlib import suppress
@@ -24,6 +23,7 @@ from websocket._abnf import frame_buffer
 
 from app.addresses import peer_complaint
 from app.clock import monotonic_s
+from app.connection import tls
 from app.connection.backoff import told_s
 
 #: Of a frame that is too large, this many leading bytes are kept for quarantine.
@@ -131,11 +131,6 @@ class _Frames(frame_buffer):
         self._at = at
         return plain
 
-    @property
-    def amid(self) -> bool:
-        """Whether something has begun that has not come to its end."""
-        return self.header is not None or self.fragments > 0 or self._at < len(self._ahead)
-
     def rest(self) -> list[bytes]:
         """Whole messages that stand behind a frame at which reading failed."""
         found: list[bytes] = []
@@ -185,7 +180,7 @@ class Socket:
             keepalive += [(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15), (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)]
         self._ws = websocket.WebSocket(
             sockopt=keepalive,
-            sslopt={"context": ssl.create_default_context()},
+            sslopt={"context": tls.context()},
             skip_utf8_validation=True,
             enable_multithread=False,
         )
@@ -275,11 +270,6 @@ class Socket:
             code = int.from_bytes(payload[:2], "big") if len(payload) >= 2 else None
             raise ConnectionEnded(code, payload[2:].decode("utf-8", "replace") or "no reason given")
         return [payload]
-
-    @property
-    def amid(self) -> bool:
-        """Whether a message has begun to come that is not there to its end."""
-        return self._frames.amid
 
     def send(self, frame: str | None) -> None:
         """Send a text frame; None sends a protocol PING. Raises: ConnectionEnded."""

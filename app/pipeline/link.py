@@ -182,7 +182,7 @@ class Link:
                 if payloads := self._socket.receive(left_s):
                     self._keep(self._received(payloads, self._now_s()))
                     quiet_s = self._now_s() + GOODBYE_S
-            self.cut_short = quiet_s > until_s or self._socket.amid
+            self.cut_short = quiet_s > until_s
         except FrameTooLarge as error:
             self._keep(self._session.oversized(error.size_bytes, error.head, self._now_us()))
             self.cut_short = True

@@ -16,6 +16,7 @@ import httpx
 
 from app.addresses import peer_complaint
 from app.buffer.budget import Budget
+from app.connection import tls
 from app.connection.backoff import DEFAULT_RETRY_AFTER_S, told_s
 from app.errors import Interrupted, VenueUnavailable
 from app.exchanges.base import Pace
@@ -110,7 +111,7 @@ def _answer(url: str, proxy: str | None, private_hosts: Collection[str]) -> Answ
 
     body = bytearray()
     with (
-        httpx.Client(timeout=TIMEOUT_S, proxy=proxy, trust_env=False, headers=_HEADERS) as client,
+        httpx.Client(verify=tls.context(), timeout=TIMEOUT_S, proxy=proxy, trust_env=False, headers=_HEADERS) as client,
         client.stream("GET", url, extensions={"trace": trace}) as response,
     ):
         for piece in _unpacked(response):

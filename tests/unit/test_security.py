@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.connection import tls
 from app.errors import InvalidSymbol
 from app.exchanges import EXCHANGES, SOURCES
 from app.objects import layout
@@ -69,13 +70,15 @@ def test_nothing_evaluates_or_unpickles_what_it_is_given() -> None:
 
 
 def test_connections_are_verified_and_of_tls_1_2_at_least() -> None:
-    context = ssl.create_default_context()
+    context = tls.context()
     assert context.check_hostname and context.verify_mode is ssl.CERT_REQUIRED
     assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
     switched_off = re.compile(
         r"CERT_NONE|_create_unverified|verify\s*=\s*False|check_hostname\s*=\s*False|sslopt=\{\"cert"
     )
     assert [path.name for path in sources() if switched_off.search(path.read_text(encoding="utf-8"))] == []
+    made = re.compile(r"create_default_context|SSLContext\(")
+    assert [path.name for path in sources() if made.search(path.read_text(encoding="utf-8"))] == ["tls.py"]
 
 
 HOSTILE = (
