@@ -198,7 +198,7 @@ def test_check_fails_for_a_known_hole(checkout: Path, told: dict[str, object], c
 
 #: How pip_audit 2.10 ends behind a proxy that refuses, behind a wall, and before a service that answers 503.
 UNREACHABLE = [
-    "requests.exceptions.ProxyError: HTTPSConnectionPool(host=pypi.org, port=443): Max retries exceeded",
+    "requests.exceptions.ProxyError: HTTPSConnectionPool(host=index.example, port=443): Max retries exceeded",
     "ERROR:pip_audit._cli:Could not connect\\nERROR:pip_audit._cli:Tip: your network may be blocking this service.",
     "Traceback (most recent call last):\\npip_audit._service.interface.ServiceError",
 ]
