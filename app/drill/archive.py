@@ -108,11 +108,15 @@ def _freeze_at(site: Installation, place: Place) -> int:
             site.check()
             NEVER.wait(0.0005)
             continue
-        pid = site.processes.pid("archive")
+        pid, number = site.processes.pid("archive"), None
         os.kill(pid, signal.SIGSTOP)
-        if (number := there()) is not None:
+        try:
+            number = there()
+        finally:
+            if number is None:  # also where the look failed: nobody else would let it go on
+                os.kill(pid, signal.SIGCONT)
+        if number is not None:
             return number
-        os.kill(pid, signal.SIGCONT)
     raise Broken(f"not struck: the archive was never seen where {(place.__doc__ or '').rstrip('.')}")
 
 

@@ -22,7 +22,7 @@ BUSY_TIMEOUT_MS = 5_000
 
 
 def writable(path: Path, *, page_size: int | None = None) -> Engine:
-    """An engine on a file that may be written: `synchronous=FULL`, every transaction `BEGIN IMMEDIATE`.
+    """An engine on a file that may be written: `synchronous=FULL`, every transaction `BEGIN IMMEDIATE` (but `looking`).
 
     FULL because Redis forgets a batch as soon as it is acknowledged; NORMAL does not sync the log at a commit. No
     connection is kept between transactions' blocks: a file with no connection can be sealed.
@@ -41,9 +41,14 @@ def writable(path: Path, *, page_size: int | None = None) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN IMMEDIATE"))
 
     return engine
+
+
+def looking(engine: Engine) -> Engine:
+    """The same file for transactions that only read: with a log beside it they wait for no writer, and none for them."""
+    return engine.execution_options(begin="BEGIN")
 
 
 def begin_wal(engine: Engine) -> None:

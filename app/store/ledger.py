@@ -1,6 +1,6 @@
 """The ledger: how far each segment and object has got, and the records of segments that are gone.
 
-Short `BEGIN IMMEDIATE` transactions; a state changes by compare-and-set, so two runs of anything come to one result.
+Short `BEGIN IMMEDIATE` transactions, and readers that wait for none of them; a state changes by compare-and-set, so two runs of anything come to one result.
 What has rows could be rebuilt from segments and manifests; ranges of pure duplicates, losses and quarantine live here alone.
 """
 
@@ -17,7 +17,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from app.errors import CollectorError
 from app.model import UNCLEAN_END
-from app.store.engine import bare, begin_wal, writable
+from app.store.engine import bare, begin_wal, looking, writable
 from app.store.known import KnownRanges
 from app.store.migrate import prepare
 from app.store.schema import LEDGER_INDEXES, LEDGER_RECORDS, conflicts, ledger, objects, segments
@@ -59,6 +59,7 @@ class Ledger:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._engine = writable(path)
+        self._looking = looking(self._engine)
         begin_wal(self._engine)
         with self._engine.begin() as connection:
             meta = prepare(connection, ledger, path, {"data_directory": uuid.uuid4().hex})
@@ -76,7 +77,7 @@ class Ledger:
         query = select(segments).order_by(segments.c.number)
         if states:
             query = query.where(segments.c.state.in_(states))
-        with self._engine.connect() as connection:
+        with self._looking.connect() as connection:
             return [SegmentEntry(*row) for row in connection.execute(query)]
 
     def open_segment(self, opened_us: int, path_of: Callable[[int, int], str]) -> SegmentEntry:
@@ -104,7 +105,7 @@ class Ledger:
         What several stores hold counts once. Segments that are gone, below the first that is not, are counted once and for all.
         """
         number = segments.c.number
-        with self._engine.connect() as connection:
+        with self._looking.connect() as connection:
             below, gone, settled, settled_rows = self._settled
             first = select(func.min(number)).where(number >= below, segments.c.state != REMOVED)
             end = select(func.coalesce(first.scalar_subquery(), func.max(number) + 1, 0))
@@ -129,7 +130,7 @@ class Ledger:
         )
         if segment is not None:
             query = query.where(objects.c.segment == segment)
-        with self._engine.connect() as connection:
+        with self._looking.connect() as connection:
             return [ObjectEntry(*row) for row in connection.execute(query)]
 
     def write_object(self, entry: ObjectEntry) -> None:
@@ -158,7 +159,7 @@ class Ledger:
 
     def conflicts(self, store: str) -> dict[str, int]:
         """Keys of `store` under which other bytes were found, each with the segment whose object went elsewhere."""
-        with self._engine.connect() as connection:
+        with self._looking.connect() as connection:
             query = select(conflicts.c.key, conflicts.c.segment).where(conflicts.c.store == store)
             return {key: number for key, number in connection.execute(query)}
 
@@ -197,7 +198,7 @@ class Ledger:
 
     def records(self, name: str, **where: str) -> list[dict[str, object]]:
         """Records of removed segments, of one of the record tables."""
-        with self._engine.connect() as connection:
+        with self._looking.connect() as connection:
             query = select(LEDGER_RECORDS[name]).filter_by(**where)
             return [dict(row._mapping) for row in connection.execute(query)]
 
@@ -216,12 +217,12 @@ class Ledger:
                 ranges.c.symbol.in_(sorted(symbols)),
             )
         )
-        with self._engine.connect() as connection:
+        with self._looking.connect() as connection:
             return [int(opened_us) for (opened_us,) in connection.execute(query)]
 
     def load_known(self, known: KnownRanges, epochs: list[str]) -> None:
         """Add what removed segments held of `epochs` to `known`."""
-        with self._engine.connect() as connection:
+        with self._looking.connect() as connection:
             known.load(connection, epochs, ledger=True)
 
     def bound_quarantine(self, max_bytes: int) -> int:

@@ -19,7 +19,7 @@ from app.venues.replay import Recording
 TIMER_S = 0.25
 #: A market that is behind by more than this skips what it missed.
 ARREARS_S = 1.0
-#: Recorded frames start when a connection has not subscribed to anything more for so long: none is sent too early.
+#: Recorded frames start when a connection has not subscribed to anything more for so long: most then come in their order.
 SETTLE_US = 1_000_000
 #: How long stopping waits for clients to take what is queued.
 DRAIN_S = 10.0
@@ -201,23 +201,27 @@ class Floor:
                         _publish(topic.quiet(topic_us), subscribers)
 
     async def _play(self, connection: Connection) -> None:
-        """Send the recording of the connection's venue, once: the frames of topics it is subscribed to by then."""
-        venue, wanted = connection.venue, self._wanted[connection]
-        while (left_us := self._joined_us[connection] + SETTLE_US - self.now_us()) > 0:
-            await asyncio.sleep(left_us / 1e6)
-        due_s = monotonic_s()
-        recording = (self.recordings or {}).get(venue.name)
-        for topic, frame in recording.frames if recording else ():
-            if topic not in wanted:
+        """Send the recording of the connection's venue: each topic's frames once, also where it is asked for later."""
+        recording, wanted = (self.recordings or {}).get(connection.venue.name), self._wanted[connection]
+        frames = recording.frames if recording else []
+        played: set[str] = set()
+        while True:
+            left_us = self._joined_us[connection] + SETTLE_US - self.now_us()
+            if left_us > 0 or wanted <= played:
+                await asyncio.sleep(max(left_us / 1e6, TIMER_S))
                 continue
-            if self.rate:
-                due_s = max(due_s + 1 / self.rate, monotonic_s() - ARREARS_S)
-                await asyncio.sleep(max(0.0, due_s - monotonic_s()))
-            await connection.room()
-            await self._running.wait()
-            connection.put(frame)
-        # Once only: the task stays until the connection is gone, so that a further subscription begins no second play.
-        await asyncio.Event().wait()
+            playing = wanted - played
+            played |= playing
+            due_s = monotonic_s()
+            for topic, frame in frames:
+                if topic not in playing or topic not in wanted:
+                    continue
+                if self.rate:
+                    due_s = max(due_s + 1 / self.rate, monotonic_s() - ARREARS_S)
+                    await asyncio.sleep(max(0.0, due_s - monotonic_s()))
+                await connection.room()
+                await self._running.wait()
+                connection.put(frame)
 
 
 def _publish(frames: list[Frame], subscribers: dict[Connection, None]) -> None:

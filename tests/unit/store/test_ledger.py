@@ -402,3 +402,14 @@ def test_of_the_other_connections_of_a_stream_only_those_after_the_one_without_a
     read = read_ledger(ledger.path, epochs=[])
     assert [row["epoch"] for row in read.epochs] == [f"{2:032x}"]
     assert [row["epoch"] for row in read.neighbours] == [f"{3:032x}"]
+
+
+def test_who_only_reads_waits_for_no_writer(ledger: Ledger) -> None:
+    ledger.open_segment(OPENED_US, path_of)
+    with closing(sqlite3.connect(ledger.path, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("UPDATE segments SET state = 'sealing'")
+        assert [entry.state for entry in ledger.segments()] == [OPEN], "what is committed"
+        assert (ledger.objects(), ledger.conflicts("s3://b"), ledger.records("epochs")) == ([], {}, [])
+        assert ledger.totals() == ({OPEN: 1, SEALING: 0, SEALED: 0, REMOVING: 0, REMOVED: 0}, 0, 0)
+        assert ledger.begun("okx", ["BTC-USDT"], 0, "ws") == []

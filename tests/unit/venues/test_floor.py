@@ -170,6 +170,8 @@ def test_a_recording_is_played_once_to_each_connection_as_far_as_it_subscribed(
             join(floor, client, "ethusdt@trade")
         assert await first.take(len(expected)) == await second.take(len(expected)) == expected
         join(floor, first, BOOK)
+        join(floor, first, TRADES)
+        assert await first.take(3) == [frame.text for topic, frame in frames if topic == BOOK]
         assert (first.frames.qsize(), second.frames.qsize()) == (0, 0)
 
     play(scene, rate, {"binance": Recording(frames, ["btcusdt", "ethusdt"], [])})
