@@ -1,6 +1,7 @@
 """The ledger: how far each segment and object has got, and the records of segments that are gone.
 
-Short `BEGIN IMMEDIATE` transactions, and readers that wait for none of them; a state changes by compare-and-set, so two runs of anything come to one result.
+Short `BEGIN IMMEDIATE` transactions, and readers that wait for none of them. A state changes by compare-and-set, so two
+runs of anything come to one result.
 What has rows could be rebuilt from segments and manifests; ranges of pure duplicates, losses and quarantine live here alone.
 """
 
