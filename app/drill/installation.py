@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from sqlalchemy.exc import DBAPIError
+
 from app.clock import monotonic_s
 from app.drill.catalogue import LEASE_S
 from app.drill.verdict import Figures, figures
@@ -178,7 +180,13 @@ class Installation(Rehearsal):
         found: dict[str, int] = {}
         for entry in self.wiring.ledger.segments(OPEN, SEALING, SEALED)[-3:]:
             path = self.wiring.settings.storage.segments_path / entry.path
-            for exchange, us in newest_received_us(path, settled=entry.state == SEALED).items():
+            try:
+                newest = newest_received_us(path, settled=entry.state == SEALED)
+            except DBAPIError:
+                if entry in self.wiring.ledger.segments(entry.state):
+                    raise
+                continue  # sealed or removed while it was looked at
+            for exchange, us in newest.items():
                 found[exchange] = max(us, found.get(exchange, 0))
         return found
 
