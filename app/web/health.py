@@ -59,10 +59,11 @@ def health(wiring: Wiring, uptime_s: float) -> tuple[dict[str, Any], int]:
         dropped, dropping = int(wiring.tally.sum(DROPPED)), wiring.board.dropping(names)
         late = _late(wiring, now_s := wall_us() // 1_000_000, uptime_s)
         late += _unsupervised(wiring, now_s) if uptime_s > BEAT_AGE_S else []
+        up = sum(state["connection"] == "open" for state in states.values())
+        nobody = _nobody(wiring) if up == 0 else ""
     except BufferUnavailable as error:
         body |= {"status": "unhealthy", "connections": {"up": 0, "total": len(names)}, "messages_dropped": 0}
         return body | {"degraded_reason": f"redis: {error}"}, 503
-    up = sum(state["connection"] == "open" for state in states.values())
     body["connections"] = {"up": up, "total": len(names)}
     body["messages_dropped"] = dropped
     body["streams"] = [
@@ -70,7 +71,7 @@ def health(wiring: Wiring, uptime_s: float) -> tuple[dict[str, Any], int]:
         for state in states.values()
     ]
     if up == 0:
-        return body | {"status": "unhealthy", "degraded_reason": "no connection is up"}, 503
+        return body | {"status": "unhealthy", "degraded_reason": nobody}, 503
     reasons = ["partial_connections"] if up < len(names) else []
     reasons += ["backpressure"] if dropping else []
     reasons += [f"{name}: {told['detail']}" for name, told in troubles.items() if told["level"] == "degraded"]
@@ -97,6 +98,15 @@ def ready(wiring: Wiring, uptime_s: float) -> tuple[dict[str, Any], int]:
     except (CollectorError, OSError, SQLAlchemyError) as error:
         missing.append(f"ledger: {error}")
     return {"ready": not missing, "missing": missing}, 503 if missing else 200
+
+
+def _nobody(wiring: Wiring) -> str:
+    """Why no connection is known to be up: a full Redis takes no word of those that are. Raises: BufferUnavailable."""
+    used, most = wiring.buffer.memory()
+    run = len(wiring.board.leased(list(wiring.streams)))
+    if run and 0 < most <= used:
+        return f"redis is full: {run} streams are run, into their spools, and cannot say how they are"
+    return "no connection is up"
 
 
 def _unsupervised(wiring: Wiring, now_s: int) -> list[str]:

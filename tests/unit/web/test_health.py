@@ -12,6 +12,7 @@ import pytest
 from app.web.application import application
 from app.web.health import BEAT_AGE_S, bounds_s, health, in_short
 from app.wiring import Wiring
+from tests.support.redis_process import RedisProcess
 from tests.support.rig import Rig
 
 OKX, BYBIT = "okx-0-orderbook.trade", "bybit-0-orderbook.trade"
@@ -80,6 +81,21 @@ def test_a_venue_of_which_no_feed_has_data_degrades_the_health_and_a_single_sile
     assert told(wiring) == ("degraded", "no feed has data: okx (rejected, stale)")
     wiring.board.publish(OKX, state(OKX), 30)
     assert told(wiring) == ("healthy", "")
+
+
+def test_a_full_redis_that_takes_no_word_of_connections_is_named_as_the_reason(
+    own_redis: RedisProcess, tmp_path: Path
+) -> None:
+    rig = Rig(tmp_path, own_redis.url)
+    rig.write({"okx": ["BTC-USDT"]})
+    wiring = rig.wiring()
+    assert health(wiring, LONG_S)[0]["degraded_reason"] == "no connection is up"
+    assert wiring.lease(f"stream:{OKX}", 30).acquire()
+    assert health(wiring, LONG_S)[0]["degraded_reason"] == "no connection is up"
+    wiring.redis.config_set("maxmemory", 1)
+    body, status = health(wiring, LONG_S)
+    assert (body["status"], status, body["connections"]) == ("unhealthy", 503, {"up": 0, "total": 1})
+    assert body["degraded_reason"] == "redis is full: 1 streams are run, into their spools, and cannot say how they are"
 
 
 def test_what_a_station_says_itself_comes_before_that_it_is_late(wiring: Wiring) -> None:
