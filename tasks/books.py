@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from app.celery import app
-from app.pipeline import periodic
 from tasks.stopping import STOP
 from tasks.wired import wiring
 
@@ -11,4 +10,6 @@ from tasks.wired import wiring
 @app.task(name="books.certify", ignore_result=True)
 def certify() -> dict[str, object]:
     """Judge what was stored since the last run; a run that is still going makes this one a no-op."""
+    from app.pipeline import periodic  # a worker of other queues does without SQLAlchemy
+
     return periodic.certify(wiring(), STOP)

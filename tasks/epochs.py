@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from app.celery import app
-from app.pipeline import periodic
 from tasks.stopping import STOP
 from tasks.wired import wiring
 
@@ -11,4 +10,6 @@ from tasks.wired import wiring
 @app.task(name="epochs.reckon", ignore_result=True)
 def reckon() -> dict[str, object]:
     """Epochs whose process died, or whose last word was lost; a run that is still going makes this one a no-op."""
+    from app.pipeline import periodic  # a worker of other queues does without SQLAlchemy
+
     return periodic.reckon(wiring(), STOP)

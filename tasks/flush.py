@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from app.celery import app
-from app.pipeline import periodic
 from tasks.stopping import STOP
 from tasks.wired import wiring
 
@@ -15,6 +14,8 @@ def run() -> dict[str, object]:
     Acknowledged early: when Redis goes away meanwhile, kombu fails to give an unacknowledged message back, and the worker
     ends (seen with kombu 5.7: `'NoneType' object has no attribute 'hostname'`). The next beat is as good.
     """
+    from app.pipeline import periodic  # a worker of other queues does without SQLAlchemy
+
     report = periodic.flush(wiring(), STOP)
     if report.get("sealed"):
         app.send_task("archive.run", expires=60)

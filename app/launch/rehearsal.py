@@ -31,6 +31,8 @@ MARKETS = {
     "okx": ["BTC-USDT", "ETH-USDT"],
     "bybit": ["BTCUSDT", "ETHUSDT"],
 }
+#: Processes that only look at workers; where processors are few the others get four times their time.
+MONITORS, MONITORS_NICE = ("flower", "exporter"), 6
 #: Section -> key -> value of settings.toml.
 Tables = Mapping[str, Mapping[str, object]]
 
@@ -82,7 +84,9 @@ class Rehearsal:
         self.wiring = Wiring(load(path, {}).settings)
         _ = self.wiring.ledger
         for name, command in self.commands().items():
-            self.processes.start(name, command)
+            process = self.processes.start(name, command)
+            if name in MONITORS:  # all start at once, and those that record come first
+                os.setpriority(os.PRIO_PROCESS, process.pid, MONITORS_NICE)
         self.say(f"settings and data: {self.directory}")
         self.say(f"dashboard:         http://127.0.0.1:{self.web_port}/  (/health /ready /metrics)")
         self.say(f"Flower:            http://127.0.0.1:{self.flower_port}/flower/")
