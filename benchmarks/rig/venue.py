@@ -119,17 +119,19 @@ class Market:
     def __init__(self, symbol: str, feeds: set[str]) -> None:
         self._books = books(symbol, symbol) if "book" in feeds else []
         self._trade = trade(symbol) if "trade" in feeds else None
-        self._id, self._turn = FIRST_ID, 0
+        self._book_id = self._trade_id = FIRST_ID
+        self._turn = 0
 
     def frame(self, now_ms: bytes) -> bytes:
-        self._id += 1
         self._turn += 1
         if self._books and (self._trade is None or self._turn & 1):
-            head, tail = self._books[self._turn % BOOKS]
-            return b"%b%d%b" % (head, self._id, tail)
+            self._book_id += 1
+            head, tail = self._books[self._book_id % BOOKS]
+            return b"%b%d%b" % (head, self._book_id, tail)
         assert self._trade is not None
+        self._trade_id += 1  # trades count one by one: a number left out would be a gap
         head, between, middle, tail = self._trade
-        return b"%b%b%b%d%b%b%b" % (head, now_ms, between, self._id, middle, now_ms, tail)
+        return b"%b%b%b%d%b%b%b" % (head, now_ms, between, self._trade_id, middle, now_ms, tail)
 
 
 class Connection:
