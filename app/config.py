@@ -64,6 +64,8 @@ class Websocket:
     #: Another connection takes the place of an open one after so long; 0: only where the venue names a time.
     rotate_secs: float = 0
     max_frame_bytes: int = 32 * 1024 * 1024
+    #: Number of the processor that a process of streams alone keeps to (Linux); -1: whichever the system gives it.
+    cpu_pin: int = -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "websocket.connect_timeout_secs": (0.1, 300),
     "websocket.rotate_secs": (0, 7 * 86400),
     "websocket.max_frame_bytes": (1024, 2**30),
+    "websocket.cpu_pin": (-1, 4095),
     "redis.timeout_secs": (0.05, 60),
     "buffer.batch_interval_ms": (1, 10_000),
     "buffer.batch_max_events": (1, 100_000),

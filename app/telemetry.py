@@ -269,6 +269,13 @@ def segment_sealed(segment: int, rows: int, seconds: float) -> None:
 # processes
 
 
+def worker_pinned(cpu: int, error: Exception | None) -> None:
+    if error is None:
+        log.info("worker.pinned", cpu=cpu)
+    else:
+        log.warning("worker.not_pinned", cpu=cpu, error=str(error), then="it runs wherever the system puts it")
+
+
 def worker_ready(name: str, *, beat: bool) -> None:
     if beat:
         log.info("worker.ready", worker=name)

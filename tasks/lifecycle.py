@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from contextlib import suppress
@@ -59,6 +60,21 @@ if Path(sys.argv[0]).name in ("celery", "__main__.py") and "flower" in sys.argv:
     # Flower sends no such signal, and would print its own lines, and a traceback with whatever is in it, past us.
     _node[0] = "flower"
     _logging()
+
+
+@signals.celeryd_after_setup.connect
+def _pin(instance: Any, **_: Any) -> None:
+    """Every thread there is; those that are made later keep to the processor of their maker."""
+    cpu = wiring().settings.websocket.cpu_pin
+    ours = {queue.name for queue in instance.app.conf.task_queues}  # beside the one that is the worker's own
+    if cpu >= 0 and ours & set(instance.app.amqp.queues.consume_from) == {"streams"}:
+        failed: Exception | None = None
+        try:
+            for thread in Path("/proc/self/task").iterdir():
+                os.sched_setaffinity(int(thread.name), {cpu})
+        except (AttributeError, OSError) as error:  # not Linux; a processor that this process may not use
+            failed = error
+        telemetry.worker_pinned(cpu, failed)
 
 
 @signals.worker_ready.connect

@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sqlalchemy.exc import DBAPIError
-
 from app.clock import monotonic_s
 from app.drill.catalogue import LEASE_S
 from app.drill.verdict import Figures, figures
@@ -23,7 +21,7 @@ from app.pipeline import periodic
 from app.pipeline.audit import Audit, audit
 from app.pipeline.supervise import drain_spools
 from app.quality.balance import Difference
-from app.store.ledger import OPEN, SEALED, SEALING
+from app.store.ledger import OPEN
 from app.store.reading import newest_received_us
 from app.wiring import Wiring
 
@@ -177,18 +175,7 @@ class Installation(Rehearsal):
 
     def newest_us(self) -> dict[str, int]:
         """exchange -> when the newest stored event was received."""
-        found: dict[str, int] = {}
-        for entry in self.wiring.ledger.segments(OPEN, SEALING, SEALED)[-3:]:
-            path = self.wiring.settings.storage.segments_path / entry.path
-            try:
-                newest = newest_received_us(path, settled=entry.state == SEALED)
-            except DBAPIError:
-                if entry in self.wiring.ledger.segments(entry.state):
-                    raise
-                continue  # sealed or removed while it was looked at
-            for exchange, us in newest.items():
-                found[exchange] = max(us, found.get(exchange, 0))
-        return found
+        return newest_received_us(self.wiring.ledger, self.wiring.settings.storage.segments_path)
 
     def stored_since(self, us: int) -> bool:
         """Whether of every venue something is stored that was received after `us`."""

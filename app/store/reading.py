@@ -9,8 +9,10 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from app.store.engine import readonly
+from app.store.ledger import OPEN, SEALED, SEALING, Ledger
 from app.store.schema import ROWS
 
 Row = dict[str, Any]
@@ -126,8 +128,23 @@ def _records(connection: Connection, epochs: list[str] | None, *, count: bool) -
     return told
 
 
-def newest_received_us(path: Path, *, settled: bool) -> dict[str, int]:
-    """exchange -> when the newest event of its ranges was received; empty where the segment is still being made or gone."""
+def newest_received_us(ledger: Ledger, root: Path) -> dict[str, int]:
+    """exchange -> when the newest event was received that the last three segments hold. Raises: DBAPIError."""
+    found: dict[str, int] = {}
+    for entry in ledger.segments(OPEN, SEALING, SEALED)[-3:]:
+        try:
+            newest = _newest_received_us(root / entry.path, settled=entry.state == SEALED)
+        except DBAPIError:
+            if entry in ledger.segments(entry.state):
+                raise
+            continue  # sealed or removed while it was looked at
+        for exchange, us in newest.items():
+            found[exchange] = max(us, found.get(exchange, 0))
+    return found
+
+
+def _newest_received_us(path: Path, *, settled: bool) -> dict[str, int]:
+    """Of one segment; empty where it is still being made or gone."""
     if not path.exists():
         return {}
     with readonly(path, immutable=settled).connect() as connection:

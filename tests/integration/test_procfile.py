@@ -32,6 +32,8 @@ LINES = dict(line.split(": ", 1) for line in (CHECKOUT / "Procfile").read_text()
 LASTING = [name for name in LINES if name != "release"]
 BARE, BEAT = "worker alone", "worker with beat"
 READY_S, STOP_S = 60.0, 30.0
+#: `[websocket] cpu_pin`: a processor that this process may use.
+PINNED = min(os.sched_getaffinity(0))
 
 
 @dataclass
@@ -42,6 +44,8 @@ class Process:
     log: Path
     ready: Callable[[], bool]
     came_up: bool = False
+    #: Of each thread, while it ran: the processors that it may use.
+    processors: frozenset[frozenset[int]] = frozenset()
     code: int | None = None
 
     @property
@@ -88,6 +92,11 @@ def answers(url: str) -> Callable[[Process], bool]:
     return ready
 
 
+def processors(pid: int) -> frozenset[frozenset[int]]:
+    threads = [int(path.name) for path in Path(f"/proc/{pid}/task").iterdir()]
+    return frozenset(frozenset(os.sched_getaffinity(thread)) for thread in threads)
+
+
 def logged(event: str) -> Callable[[Process], bool]:
     return lambda process: bool(process.says(event))
 
@@ -116,7 +125,8 @@ def ran(redis_server: RedisProcess, tmp_path_factory: pytest.TempPathFactory) ->
     for name in names:
         exchanges[name] = ExchangeProcess(root / name / "exchanges", rate=5)
         rigs[name] = Rig(root / name, redis_server.url)
-        rigs[name].write({"okx": MARKETS["okx"], "bybit": MARKETS["bybit"]}, exchanges[name].venues)
+        markets = {"okx": MARKETS["okx"], "bybit": MARKETS["bybit"]}
+        rigs[name].write(markets, exchanges[name].venues, websocket={"cpu_pin": PINNED})
     web, flower, exporter = free_port(), free_port(), free_port()
     ready = {
         "release": lambda process: process.popen.poll() is not None,
@@ -148,6 +158,7 @@ def ran(redis_server: RedisProcess, tmp_path_factory: pytest.TempPathFactory) ->
         # All at once, while data flows: no order of stopping is needed.
         for process in processes.values():
             if process.popen.poll() is None:
+                process.processors = processors(process.popen.pid)
                 process.popen.send_signal(signal.SIGTERM)
         sent_s = time.monotonic()
         for process in processes.values():
@@ -190,6 +201,15 @@ def test_the_lines_consume_each_queue_once(ran: Ran) -> None:
         for queue in value.split(",")
     ]
     assert sorted(consumed) == ["archive", "default", "flush", "gaps", "streams"]
+
+
+def test_a_worker_of_streams_alone_keeps_to_the_processor_that_the_settings_name(ran: Ran) -> None:
+    """And no other one: what moves data beside it needs the other processors."""
+    every = frozenset({frozenset(os.sched_getaffinity(0))})
+    for name, process in ran.processes.items():
+        wanted = frozenset({frozenset({PINNED})}) if name == "stream" else every
+        assert name == "release" or process.processors == wanted, name
+    assert [entry["cpu"] for entry in ran.processes["stream"].says("worker.pinned")] == [PINNED]
 
 
 def test_a_bare_worker_says_that_it_needs_a_beat(ran: Ran) -> None:
