@@ -176,16 +176,14 @@ def runs(numbers: Iterable[tuple[str, str, int]]) -> Iterator[Range]:
     >>> [(r.first, r.last) for r in runs([("a", "trade", 1), ("a", "trade", 2), ("a", "trade", 4)])]
     [(1, 2), (4, 4)]
     """
-    open_runs: dict[tuple[str, str], tuple[int, int]] = {}
+    open_runs: dict[tuple[str, str], list[int]] = {}
     for symbol, feed, number in numbers:
-        key = symbol, feed
-        run = open_runs.get(key)
-        if run is None:
-            open_runs[key] = number, number
-        elif number == run[1] + 1:
-            open_runs[key] = run[0], number
-        else:
+        run = open_runs.get((symbol, feed))
+        if run is not None and number == run[1] + 1:
+            run[1] = number
+            continue
+        if run is not None:
             yield Range(symbol, feed, *run)
-            open_runs[key] = number, number
+        open_runs[symbol, feed] = [number, number]
     for (symbol, feed), run in open_runs.items():
         yield Range(symbol, feed, *run)

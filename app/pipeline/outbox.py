@@ -20,6 +20,13 @@ Unit = Event | Quarantined | Gap
 OVERHEAD_BYTES = 200
 
 
+def _size(unit: Unit) -> int:
+    """Bytes that a unit takes, roughly."""
+    if type(unit) is Event:
+        return len(unit.data) + OVERHEAD_BYTES
+    return (len(unit.frame) if type(unit) is Quarantined else 0) + OVERHEAD_BYTES
+
+
 class Allowance:
     """Bytes all queues of a process may hold together. Shared by its streams."""
 
@@ -52,7 +59,7 @@ class Lane:
     def __init__(self, outbox: Outbox, epoch: Epoch) -> None:
         self._outbox = outbox
         self.epoch = epoch
-        self.units: deque[tuple[Unit, int]] = deque()
+        self.units: deque[Unit] = deque()
         self.losses: dict[tuple[str, str], Loss] = {}
         self.ended: EpochEnd | None = None
         self.batches = 0
@@ -118,27 +125,24 @@ class Outbox:
         with self._ready:
             if self._abandoned:  # nobody takes it any more, nor gives its place back; its epoch has no end on record
                 return [unit for unit in units if not isinstance(unit, Gap)]
-            by_symbol, queued, before_bytes = self._by_symbol, self._queued, self._held_bytes
-            room = min(self._max_bytes, before_bytes + self._allowance.max_bytes - self._allowance.held_bytes)
+            by_symbol, append, before = self._by_symbol, lane.units.append, len(lane.units)
+            held_bytes, queued = self._held_bytes, self._queued
+            room = min(self._max_bytes, held_bytes + self._allowance.max_bytes - self._allowance.held_bytes)
             for unit in units:
-                if type(unit) is Event:
-                    size = len(unit.data) + OVERHEAD_BYTES
-                elif type(unit) is Quarantined:
-                    size = len(unit.frame) + OVERHEAD_BYTES
-                else:
-                    size = OVERHEAD_BYTES
-                held = by_symbol.get(unit.symbol, 0)
-                full = self._held_bytes + size > room
+                size, symbol = _size(unit), unit.symbol
+                held = by_symbol.get(symbol, 0)
+                full = held_bytes + size > room
                 if full and held and held + size > self._share_bytes() and not isinstance(unit, Gap):
                     refused.append(unit)
                     self._declare(lane, unit)
                     continue
-                lane.units.append((unit, size))
-                by_symbol[unit.symbol] = held + size
-                self._held_bytes += size
-                self._queued += 1
+                append(unit)
+                by_symbol[symbol] = held + size
+                held_bytes += size
             self.refused += len(refused)
-            self._allowance.add(self._held_bytes - before_bytes)
+            self._allowance.add(held_bytes - self._held_bytes)
+            self._held_bytes = held_bytes
+            self._queued += len(lane.units) - before
             if queued < self._max_events <= self._queued:
                 self._ready.notify()
         return refused
@@ -201,16 +205,17 @@ class Outbox:
         quarantined: list[Quarantined] = []
         gaps: list[Gap] = []
         size = 0
-        units = lane.units
+        units, by_symbol = lane.units, self._by_symbol
         for _ in range(min(len(units), self._max_events)):
-            unit, unit_size = units.popleft()
+            unit = units.popleft()
+            unit_size = _size(unit)
             size += unit_size
-            self._by_symbol[unit.symbol] -= unit_size
-            if isinstance(unit, Event):
+            by_symbol[unit.symbol] -= unit_size
+            if type(unit) is Event:
                 events.append(unit)
-            elif isinstance(unit, Quarantined):
+            elif type(unit) is Quarantined:
                 quarantined.append(unit)
-            else:
+            elif type(unit) is Gap:
                 gaps.append(unit)
             if size >= self._max_bytes:
                 break
