@@ -269,11 +269,11 @@ def segment_sealed(segment: int, rows: int, seconds: float) -> None:
 # processes
 
 
-def worker_pinned(cpu: int, error: Exception | None) -> None:
+def worker_pinned(cpus: list[int], error: Exception | None) -> None:
     if error is None:
-        log.info("worker.pinned", cpu=cpu)
+        log.info("worker.pinned", cpus=cpus)
     else:
-        log.warning("worker.not_pinned", cpu=cpu, error=str(error), then="it runs wherever the system puts it")
+        log.warning("worker.not_pinned", cpus=cpus, error=str(error), then="it runs wherever the system puts it")
 
 
 def worker_ready(name: str, *, beat: bool) -> None:

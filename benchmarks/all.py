@@ -1,7 +1,11 @@
-"""Every benchmark, one after the other; their results in benchmarks/results.json. `soak` takes half an hour and is left out."""
+"""Every benchmark, one after the other, `--runs` times; all figures in benchmarks/results.json, and a table of medians.
+
+`soak` takes half an hour and is left out.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -9,14 +13,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+from table import lines
 
 HERE = Path(__file__).resolve().parent
-ORDER = ("flush", "buffer", "archive", "footprint", "latency", "scale", "ingest")
+ORDER = ("flush", "buffer", "archive", "beside", "footprint", "latency", "scale", "ingest")
 
 
-def main() -> int:
-    """The number of benchmarks that failed. Each prints its table as it ends."""
-    found: dict[str, object] = {}
+def once() -> tuple[dict[str, Any], int]:
+    """The figures of all, and how many of them failed. Each prints its table as it ends."""
+    found: dict[str, Any] = {}
     failed = 0
     for name in ORDER:
         print(f"\n{name}", file=sys.stderr, flush=True)
@@ -27,8 +34,21 @@ def main() -> int:
             continue
         found |= json.loads(run.stdout.splitlines()[-1])
         print(f"({time.monotonic() - began_s:.0f} s)", file=sys.stderr)
-    found["machine"] = {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.system()}
-    (HERE / "results.json").write_text(json.dumps(found, indent=1) + "\n")
+    return found, failed
+
+
+def main() -> int:
+    """The number of benchmarks that failed."""
+    words = argparse.ArgumentParser(description=__doc__)
+    words.add_argument("--runs", type=int, default=1)
+    runs, failed = [], 0
+    for _ in range(words.parse_args().runs):
+        found, wrong = once()
+        runs.append(found)
+        failed += wrong
+        machine = {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.system()}
+        (HERE / "results.json").write_text(json.dumps({"machine": machine, "runs": runs}, indent=1) + "\n")
+    print("\n" + "\n".join(lines(runs)), file=sys.stderr)
     return failed
 
 

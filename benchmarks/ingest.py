@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,10 @@ from rig.stack import Cpu, Load, Stack, cpu_s
 
 #: Lag that is no backlog: two flush intervals of events in Redis, and a second of frames that are under way.
 FLUSH_S = 2
+#: Steps up last so long and are so high, those down so; below LEAST nothing is looked for.
+PROBE_S, STEP, DOWN, LEAST = 8.0, 1.2, 0.92, 2_000
+#: Connections -> where the climb begins.
+FOOT = {1: 12_000, 20: 20_000, 200: 10_000}
 
 
 def sustained(stack: Stack, rate: float, seconds: float) -> dict[str, Any]:
@@ -52,39 +57,37 @@ def settle(stack: Stack) -> None:
         time.sleep(0.5)
 
 
-def search(stack: Stack, lowest: float, highest: float, seconds: float, say: bool) -> dict[str, Any]:
-    """The largest rate that is kept, to about 8 %, by halving; tried again for `seconds`."""
-    best, low, high = None, lowest, highest
-    while high / low > 1.08:
-        rate = round((low * high) ** 0.5)
-        tried = sustained(stack, rate, max(6.0, seconds / 4))
-        if say:
-            print("  ", json.dumps(tried), file=sys.stderr)
-        if tried["kept"]:
-            low, best = rate, tried
-        else:
-            high = rate
-            settle(stack)
-    rate = low
-    while rate > lowest / 2:
+def climb(stack: Stack, rate: float, seconds: float, say: bool) -> dict[str, Any]:
+    """The largest rate that is kept for `seconds`: up in steps of STEP until one is not, then held, and down in small ones."""
+
+    def tried_at(rate: float, seconds: float) -> dict[str, Any]:
         tried = sustained(stack, rate, seconds)
         if say:
             print("  ", json.dumps(tried), file=sys.stderr)
-        if tried["kept"]:
-            return tried
-        settle(stack)
-        rate = round(rate * 0.93)
-    return best or tried
+        if not tried["kept"]:
+            settle(stack)
+        return tried
+
+    while tried_at(rate, PROBE_S)["kept"]:
+        rate = round(rate * STEP)
+    while True:
+        rate = round(rate * DOWN)
+        held = tried_at(rate, seconds)
+        if held["kept"] or rate < LEAST:
+            return held
 
 
-def floor(connections: int, rate: float, seconds: float) -> dict[str, float]:
-    """Frames a second and processor of a bare loop, at `rate` and at all it can take."""
+def floor(connections: int, rate: float, seconds: float, cpu_pin: int) -> dict[str, float]:
+    """Frames a second and processor of a bare loop, at `rate` and at all it can take; on the subject's processor, if it
+    has one."""
     with tempfile.TemporaryDirectory() as directory:
         load = Load(Path(directory))
         bare = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("rig") / "bare.py"), load.url, load.certificate, str(connections)],
             stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
+        if cpu_pin >= 0:
+            os.sched_setaffinity(bare.pid, {cpu_pin})
         assert bare.stdout is not None
         found = {}
         try:
@@ -114,16 +117,18 @@ def measure(connections: int, seconds: float, say: bool, settings: dict[str, dic
         try:
             stack.wait_open()
             settle(stack)
-            best = search(stack, 2_000, 80_000, seconds, say)
+            best = climb(stack, FOOT.get(connections, LEAST), seconds, say)
             settle(stack)
             stack.flush()
             sent, stored, refused = stack.load.last["sent"], stack.stored(), stack.refused()
         finally:
             stack.close()
-    bare = floor(connections, best["sent_per_s"], max(5.0, seconds / 4))
+    cpu_pin = int(str(settings.get("websocket", {}).get("cpu_pin", -1)))
+    bare = floor(connections, best["sent_per_s"], 5.0, cpu_pin)
     us = best["cores"]["stream"] / best["sent_per_s"] * 1e6
     return {
-        "connections": connections, "frames_per_s": best["sent_per_s"], "kept": best["kept"], "cores": best["cores"],
+        "connections": connections, "settings": settings, "frames_per_s": best["sent_per_s"], "kept": best["kept"],
+        "cores": best["cores"],
         "stream_us_per_frame": round(us, 1), "bare": bare, "cpu_ratio": round(us / bare["same_us"], 2),
         "sent": sent, "stored": stored, "refused": refused,
     }  # fmt: skip
@@ -133,8 +138,10 @@ def main() -> None:
     """A table for people on stderr, one JSON object on stdout."""
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--connections", type=int, nargs="*", default=[1, 20, 200])
-    words.add_argument("--secs", type=float, default=20, help="how long the rate that is told must have been kept")
-    words.add_argument("--set", nargs="*", default=[], help="settings, as websocket.cpu_pin=0")
+    words.add_argument("--secs", type=float, default=60, help="how long the rate that is told must have been kept")
+    words.add_argument(
+        "--set", nargs="*", default=["websocket.cpu_pin=0"], help="settings; --set without any: as they come"
+    )
     words.add_argument("--verbose", action="store_true")
     given = words.parse_args()
     settings: dict[str, dict[str, object]] = {}

@@ -59,9 +59,7 @@ def main() -> None:
     """A table for people on stderr, one JSON object on stdout."""
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--secs", type=float, default=8)
-    words.add_argument(
-        "--rates", type=float, nargs="*", default=[8_000, 12_000, 16_000, 20_000, 25_000, 30_000, 36_000]
-    )
+    words.add_argument("--rates", type=float, nargs="*", default=[12_000, 18_000, 25_000, 33_000, 42_000])
     given = words.parse_args()
     rest = [resting(markets, connections, given.secs) for markets, connections in MARKETS.items()]
     print("markets at rest  stream cores  stream MiB", file=sys.stderr)

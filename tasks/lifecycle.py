@@ -64,17 +64,23 @@ if Path(sys.argv[0]).name in ("celery", "__main__.py") and "flower" in sys.argv:
 
 @signals.celeryd_after_setup.connect
 def _pin(instance: Any, **_: Any) -> None:
-    """Every thread there is; those that are made later keep to the processor of their maker."""
+    """A worker of streams alone keeps to its processor, one without streams keeps off it, and one that does all may
+    use every one. Every thread there is; those that are made later have the processors of their maker."""
     cpu = wiring().settings.websocket.cpu_pin
     ours = {queue.name for queue in instance.app.conf.task_queues}  # beside the one that is the worker's own
-    if cpu >= 0 and ours & set(instance.app.amqp.queues.consume_from) == {"streams"}:
-        failed: Exception | None = None
-        try:
-            for thread in Path("/proc/self/task").iterdir():
-                os.sched_setaffinity(int(thread.name), {cpu})
-        except (AttributeError, OSError) as error:  # not Linux; a processor that this process may not use
-            failed = error
-        telemetry.worker_pinned(cpu, failed)
+    queues = ours & set(instance.app.amqp.queues.consume_from)
+    if cpu < 0 or ("streams" in queues and len(queues) > 1):
+        return
+    failed: Exception | None = None
+    chosen = {cpu}
+    try:
+        if "streams" not in queues:
+            chosen = os.sched_getaffinity(0) - {cpu} or chosen
+        for thread in Path("/proc/self/task").iterdir():
+            os.sched_setaffinity(int(thread.name), chosen)
+    except (AttributeError, OSError) as error:  # not Linux; a processor that this process may not use
+        failed = error
+    telemetry.worker_pinned(sorted(chosen), failed)
 
 
 @signals.worker_ready.connect

@@ -54,14 +54,17 @@ def market_option(context: click.Context, param: click.Parameter, value: str | N
     return f"{exchange}/{EXCHANGES[exchange].canonical(symbol)}"
 
 
-@click.command()
-@click.option(
+one_market = click.option(
     "--market",
     metavar="EXCHANGE/SYMBOL",
     callback=market_option,
     shell_complete=completion.markets,
     help="Only this market.",
 )
+
+
+@click.command()
+@one_market
 @click.option("--feed", type=click.Choice(tuple(FEEDS)), help="Only books, or only trades.")
 @click.option("--since", type=Moment(), help="Only what ended at this time (UTC) or later, or 90s, 15m, 6h, 2d ago.")
 @click.option("--until", type=Moment(), help="Only what began before.")

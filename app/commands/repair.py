@@ -8,8 +8,7 @@ import threading
 
 import click
 
-from app.commands import completion
-from app.commands.gaps import market_option
+from app.commands.gaps import one_market
 from app.commands.settings import wired
 from app.pipeline import periodic
 
@@ -18,13 +17,7 @@ DEADLINE_S = 3600.0
 
 
 @click.command()
-@click.option(
-    "--market",
-    metavar="EXCHANGE/SYMBOL",
-    callback=market_option,
-    shell_complete=completion.markets,
-    help="Only this market.",
-)
+@one_market
 @click.option("--dry-run", is_flag=True, help="Only say what would be fetched.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (docs/cli.md).")
 def repair(market: str | None, dry_run: bool, as_json: bool) -> None:

@@ -162,12 +162,14 @@ def test_spoiled_frames_of_every_kind_are_kept_byte_for_byte_and_the_stream_goes
 
 @pytest.mark.row("X5")
 def test_a_connection_of_which_most_cannot_be_read_starts_anew_and_nothing_of_it_is_lost(rig: Rig) -> None:
-    spoiled = [b'{"topic":"publicTrade.BTCUSDT","ts":%d,"data":[' % n for n in range(120)]
+    sent = []
 
     def script(connection: ServerConnection, number: int) -> None:
         connection.send(bybit_trade("BTCUSDT", number))
-        for frame in spoiled if number == 1 else ():
+        for n in range(120 if number == 1 else 0):  # the last ones only where it is faster than our goodbye
+            frame = b'{"topic":"publicTrade.BTCUSDT","ts":%d,"data":[' % n
             connection.send(frame, text=True)
+            sent.append(frame)
 
     with Scripted(script) as venue:
         rig.write({"bybit": ["BTCUSDT"]}, {"bybit": venue.venue}, collector={"feeds": ["trades"]}, websocket=QUICK)
@@ -176,7 +178,8 @@ def test_a_connection_of_which_most_cannot_be_read_starts_anew_and_nothing_of_it
             until(lambda: collecting.runners and next(iter(collecting.runners.values())).progress.events == 2, "both")
     periodic.flush(wiring, NEVER, deadline_s=None)
     found = held(rig)
-    assert sorted(frame for *_, frame in found.quarantine) == sorted(spoiled)
+    assert len(sent) >= 100
+    assert sorted(frame for *_, frame in found.quarantine) == sorted(sent)
     assert sorted(str(told[3]) for told in found.epochs.values()) == ["circuit_breaker", "stop"]
     assert sorted(row[3] for row in found.rows) == ["1", "2"]
 

@@ -204,12 +204,15 @@ def test_the_lines_consume_each_queue_once(ran: Ran) -> None:
 
 
 def test_a_worker_of_streams_alone_keeps_to_the_processor_that_the_settings_name(ran: Ran) -> None:
-    """And no other one: what moves data beside it needs the other processors."""
-    every = frozenset({frozenset(os.sched_getaffinity(0))})
+    """And workers without streams keep off it, where there is another one; whoever does everything may use all."""
+    every = os.sched_getaffinity(0)
+    others = every - {PINNED} or every
+    wanted = {"stream": {PINNED}, "worker": others, "archive": others}
     for name, process in ran.processes.items():
-        wanted = frozenset({frozenset({PINNED})}) if name == "stream" else every
-        assert name == "release" or process.processors == wanted, name
-    assert [entry["cpu"] for entry in ran.processes["stream"].says("worker.pinned")] == [PINNED]
+        assert name == "release" or process.processors == {frozenset(wanted.get(name, every))}, name
+    for name, processors in wanted.items():
+        assert [entry["cpus"] for entry in ran.processes[name].says("worker.pinned")] == [sorted(processors)]
+    assert ran.processes[BARE].says("worker.pinned") == []
 
 
 def test_a_bare_worker_says_that_it_needs_a_beat(ran: Ran) -> None:

@@ -15,6 +15,8 @@ class Flaky(AbstractContextManager["Flaky"]):
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._open: set[socket.socket] = set()
+        #: Connections that came so far.
+        self.opened = 0
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -29,11 +31,6 @@ class Flaky(AbstractContextManager["Flaky"]):
             one.close()
         return len(cut) // 2
 
-    @property
-    def connections(self) -> int:
-        """How many there are."""
-        return len(self._open) // 2
-
     def _accept(self) -> None:
         with suppress(OSError):  # closed
             while True:
@@ -46,6 +43,7 @@ class Flaky(AbstractContextManager["Flaky"]):
                 server.settimeout(None)
                 with self._lock:
                     self._open |= {client, server}
+                    self.opened += 1
                 for pair in ((client, server), (server, client)):
                     threading.Thread(target=self._pump, args=pair, daemon=True).start()
 
