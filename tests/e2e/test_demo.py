@@ -20,6 +20,8 @@ from tests.integration.test_cli_contract import as_told
 from tests.support.path import until
 from tests.support.rig import CHECKOUT, MARKETS
 
+pytestmark = pytest.mark.exhaustive
+
 KEYS = {
     "received", "stored", "duplicates", "replays", "quarantined", "lost", "archived", "objects", "verified", "exchanges",
 }  # fmt: skip

@@ -122,6 +122,7 @@ def test_rebuild_book_refuses_to_cross_a_hole_and_says_where_it_is(holed: Path) 
     ]
 
 
+@pytest.mark.exhaustive
 def test_rebuild_book_reads_an_s3_bucket_and_no_more_objects_than_it_needs(holed: Path) -> None:
     with moto() as server:
         client = server.client()
