@@ -28,7 +28,7 @@ TRUNCATE_STEP_BYTES = 64 * 1024 * 1024
 
 #: Rows are read into memory so many, or so many bytes of text, at a time.
 CHUNK_ROWS = 2_000
-CHUNK_BYTES = 4 * 1024 * 1024
+CHUNK_BYTES = 1024 * 1024
 
 #: exchange_sequence_id, timestamp_collector, timestamp_exchange, data, epoch
 ObjectRow = tuple[str, int, int | None, str, str]
