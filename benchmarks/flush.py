@@ -14,7 +14,7 @@ from app.model import Batch, Event, runs
 from app.store.known import KnownRanges
 from app.store.segment import PAGE_SIZE, Segment
 
-EVENTS, CLAIM, BATCH, ROUNDS = 50_000, 5_000, 500, 3
+EVENTS, CLAIM, BATCH, ROUNDS = 100_000, 5_000, 500, 7
 EPOCH = "ab" * 16
 
 

@@ -63,9 +63,12 @@ class Seen:
                 now_us = time.time_ns() // 1000
                 for table in ("orderbooks", "trades"):
                     key = entry.number, table
-                    rows = connection.execute(
-                        f"SELECT id, timestamp_collector FROM {table} WHERE id > ?", (last.get(key, 0),)
-                    ).fetchall()
+                    try:
+                        rows = connection.execute(
+                            f"SELECT id, timestamp_collector FROM {table} WHERE id > ?", (last.get(key, 0),)
+                        ).fetchall()
+                    except sqlite3.OperationalError:  # it is being made
+                        continue
                     if rows:
                         self.in_segment += [now_us - us for _, us in rows] if key in last else []
                         last[key] = max(id_ for id_, _ in rows)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from glob import escape
 from itertools import accumulate, groupby
+from operator import sub
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 #: exchange_sequence_id, timestamp_collector, timestamp_exchange, data, epoch. The rest is constant in a file.
 Row = tuple[str, int, int | None, str, str]
+#: The same of many rows.
+Columns = tuple[tuple[str, ...], tuple[int, ...], tuple[int | None, ...], tuple[str, ...], tuple[str, ...]]
 
 #: Name, Arrow type, nullable; in the order of the file.
 COLUMNS = (
@@ -134,7 +137,7 @@ def write(
                 data_page_size=_PAGE_BYTES,
                 store_schema=False,
             ) as writer:
-                for group in _groups(tally.counted(chunks), (exchange, symbol, data_type)):
+                for group in _groups(chunks, (exchange, symbol, data_type), tally):
                     writer.write_table(group, row_group_size=max(1, group.num_rows))
                 if metadata:
                     writer.add_key_value_metadata(dict(sorted(metadata.items())))
@@ -163,42 +166,52 @@ def read(source: Path | BinaryIO) -> Iterator[list[Row]]:
                 yield list(zip(*(batch.column(name).to_pylist() for name in _VARYING), strict=True))
 
 
-def _groups(chunks: Iterable[Sequence[Row]], constants: tuple[str, str, str]) -> Iterator[pa.Table]:
+def _groups(chunks: Iterable[Sequence[Row]], constants: tuple[str, str, str], tally: _Tally) -> Iterator[pa.Table]:
     """Row groups as tables. Cut by the rows alone, so that the caller's chunks leave no trace in the file."""
     import pyarrow as pa
 
     batches: list[pa.RecordBatch] = []
-    batch: list[Row] = []
+    batch = _no_rows()
     group_rows = group_bytes = 0
-    for chunk in chunks:
+    for chunk in filter(None, chunks):
+        # Rows are turned into columns once; whatever is asked of all rows of a column is then asked in C.
+        columns: Columns = tuple(zip(*chunk, strict=True))  # type: ignore[assignment]
+        tally.add(columns)
         # Characters, not bytes: the venues write ASCII, and counting must not cost an encoding.
-        sizes = list(accumulate([len(row[0]) + len(row[3]) + len(row[4]) for row in chunk], initial=0))
+        texts = zip(map(len, columns[0]), map(len, columns[3]), map(len, columns[4]), strict=True)
+        sizes = list(accumulate([a + b + c for a, b, c in texts], initial=0))
         start = 0
         while start < len(chunk):
             fills = bisect_left(sizes, sizes[start] + GROUP_BYTES - group_bytes, start + 1)
-            end = min(fills, start + GROUP_ROWS - group_rows, start + CHUNK_ROWS - len(batch), len(chunk))
-            batch += chunk[start:end]
+            end = min(fills, start + GROUP_ROWS - group_rows, start + CHUNK_ROWS - len(batch[0]), len(chunk))
+            for held, column in zip(batch, columns, strict=True):
+                held.extend(column[start:end])
             group_rows, group_bytes = group_rows + end - start, group_bytes + sizes[end] - sizes[start]
             start = end
             full = group_bytes >= GROUP_BYTES or group_rows >= GROUP_ROWS
-            if full or len(batch) == CHUNK_ROWS:
+            if full or len(batch[0]) == CHUNK_ROWS:
                 batches.append(_batch(batch, constants))
-                batch = []
+                batch = _no_rows()
             if full:
                 yield pa.Table.from_batches(batches)
                 batches = []
                 group_rows = group_bytes = 0
-    if batch:
+    if batch[0]:
         batches.append(_batch(batch, constants))
     if batches:
         yield pa.Table.from_batches(batches)
 
 
-def _batch(rows: Sequence[Row], constants: tuple[str, str, str]) -> pa.RecordBatch:
+def _no_rows() -> list[list[Any]]:
+    return [[] for _ in _VARYING]
+
+
+def _batch(columns: Sequence[list[Any]], constants: tuple[str, str, str]) -> pa.RecordBatch:
     import pyarrow as pa
 
-    arrays = dict(zip(_CONSTANT, (pa.repeat(pa.scalar(text), len(rows)) for text in constants), strict=True))
-    for name, column in zip(_VARYING, zip(*rows, strict=True), strict=True):
+    rows = len(columns[0])
+    arrays = dict(zip(_CONSTANT, (pa.repeat(pa.scalar(text), rows) for text in constants), strict=True))
+    for name, column in zip(_VARYING, columns, strict=True):
         arrays[name] = pa.array(column, schema().field(name).type)
     return pa.record_batch([arrays[name] for name, _, _ in COLUMNS], schema=schema())
 
@@ -246,26 +259,33 @@ class _Tally:
 
     def __init__(self) -> None:
         self._rows = self._text_bytes = 0
-        self._ids: tuple[str, str] | None = None
+        self._ids: tuple[str, ...] | None = None
         self._collector: tuple[int, int] | None = None
         self._exchange: tuple[int, int] | None = None
         self._offsets: dict[int, int] = {}
 
-    def counted(self, chunks: Iterable[Sequence[Row]]) -> Iterator[Sequence[Row]]:
-        for chunk in chunks:
-            if not chunk:
-                continue
-            self._rows += len(chunk)
-            self._text_bytes += sum(len(row[3]) for row in chunk)
-            self._ids = (self._ids or chunk[0])[0], chunk[-1][0]
-            self._collector = _widened(self._collector, [row[1] for row in chunk])
-            timed = [(row[1], row[2]) for row in chunk if row[2] is not None]
-            if timed:
-                self._exchange = _widened(self._exchange, [exchange_us for _, exchange_us in timed])
-                for minute, group in groupby(timed, lambda times: times[0] // MINUTE_US):
-                    offset_us = min([collector_us - exchange_us for collector_us, exchange_us in group])
-                    self._offsets[minute] = min(offset_us, self._offsets.get(minute, offset_us))
-            yield chunk
+    def add(self, columns: Columns) -> None:
+        ids, collector, exchange, data, _ = columns
+        self._rows += len(ids)
+        self._text_bytes += sum(map(len, data))
+        self._ids = (self._ids or ids)[0], ids[-1]
+        self._collector = _widened(self._collector, collector)
+        if None in exchange:
+            timed = [(ours, theirs) for ours, theirs in zip(collector, exchange, strict=True) if theirs is not None]
+            if not timed:
+                return
+            collector, exchange = zip(*timed, strict=True)
+        self._exchange = _widened(self._exchange, exchange)  # type: ignore[arg-type]  # no None is left
+        offsets = map(sub, collector, exchange)
+        minutes = [us // MINUTE_US for us in (min(collector), max(collector))]
+        if minutes[0] == minutes[1]:
+            self._offset(minutes[0], min(offsets))
+            return
+        for minute, group in groupby(zip(collector, offsets, strict=True), lambda row: row[0] // MINUTE_US):
+            self._offset(minute, min([offset_us for _, offset_us in group]))
+
+    def _offset(self, minute: int, offset_us: int) -> None:
+        self._offsets[minute] = min(offset_us, self._offsets.get(minute, offset_us))
 
     def written(self, sha256: str, size_bytes: int) -> Written:
         return Written(

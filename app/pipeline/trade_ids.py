@@ -43,6 +43,14 @@ _IDS: dict[str, Callable[[Row], tuple[int, int]]] = {"binance": _binance, "coinb
 COUNTED = frozenset(_IDS)
 
 
+def _run(ids: Sequence[str]) -> tuple[int, int] | None:
+    """First and last of ids that count one by one, as most do; None for any others."""
+    if not ids or not (ids[0].isascii() and ids[0].isdigit()):
+        return None
+    first = int(ids[0])
+    return (first, first + len(ids) - 1) if list(ids) == list(map(str, range(first, first + len(ids)))) else None
+
+
 class TradeIds:
     """The ids of one object, united as its rows pass."""
 
@@ -56,8 +64,11 @@ class TradeIds:
         for chunk in chunks:
             if self._of is not None:
                 try:
-                    for row in chunk:
-                        self._add(*self._of(row))
+                    if self._of is not _okx and (run := _run([row[0] for row in chunk])):
+                        self._add(*run)
+                    else:
+                        for row in chunk:
+                            self._add(*self._of(row))
                 except (ValueError, msgspec.DecodeError):
                     self._of = None
                 if len(self._firsts) > MAX_HOLES:

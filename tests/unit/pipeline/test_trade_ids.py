@@ -57,3 +57,14 @@ def test_where_ids_do_not_count_nothing_is_told() -> None:
 def test_a_record_in_pieces_is_not_listed() -> None:
     assert span("binance", [row(2 * n) for n in range(MAX_HOLES + 2)]) is None
     assert span("binance", [row(2 * n) for n in range(MAX_HOLES)]) is not None
+
+
+@given(st.integers(0, 10**12), st.integers(1, 30), st.sampled_from(["{}", "0{}", "{}-{}", " {}"]), st.integers(0, 29))
+def test_rows_that_come_together_tell_what_they_tell_one_by_one(first: int, size: int, other: str, at: int) -> None:
+    """Most come together with ids that count one by one; one that is written otherwise makes no difference."""
+    rows = [row(first + n) for n in range(size)]
+    rows[at % size] = row(other.format(first + at % size, first + at % size))
+    together, one_by_one = TradeIds("binance", "trade"), TradeIds("binance", "trade")
+    list(together.counted([rows]))
+    list(one_by_one.counted([one] for one in rows))
+    assert together.span() == one_by_one.span()
