@@ -24,7 +24,7 @@ class Figures(NamedTuple):
 
 
 def figures(ledger: Ledger, stores: tuple[str, ...]) -> Figures:
-    """As of now. An index of every object is read (100,000 took 80 ms): ask seldom.
+    """As of now. An index of every object is read (100,000 took 80 ms): ask more seldom the longer it takes.
 
     Raises: SQLAlchemy's errors for an unusable ledger.
     """
