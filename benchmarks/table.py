@@ -95,7 +95,7 @@ def questions() -> list[Question]:
 
 def lines(runs: list[Run]) -> list[str]:
     """The table in Markdown: medians over `runs`; of a figure of several runs, the least and the greatest too."""
-    made = ["| what | target | median (least to greatest) | floor | ratio |", "| --- | --- | --- | --- | --- |"]
+    made = ["| what | target | median (least to greatest) | floor | ratio | runs |", "| --- | --- | --- | --- | --- | --- |"]
     for what, target, figure, floor, ratio in questions():
         mine = _each(runs, figure)
         if not mine:
@@ -103,7 +103,7 @@ def lines(runs: list[Run]) -> list[str]:
         spread = f" ({_said(min(mine))} to {_said(max(mine))})" if len(mine) > 1 else ""
         cells = [what, target, _said(statistics.median(mine)) + spread]
         cells += [_said(statistics.median(_each(runs, ask))) if ask else "" for ask in (floor, ratio)]
-        made.append(f"| {' | '.join(cells)} |")
+        made.append(f"| {' | '.join([*cells, str(len(mine))])} |")
     return made
 
 

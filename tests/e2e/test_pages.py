@@ -163,8 +163,8 @@ def test_every_page_is_alive_while_it_records(shown: Shown) -> None:
 
 
 def test_every_page_is_alive_soon_after_the_start(shown: Shown, record_property: Callable[[str, object], None]) -> None:
-    """Within ALIVE_S on a machine of its own, which is a promise to a newcomer. Here it is measured, and SHARED_S has to do:
-    51 s were seen for the last page on two processors with a load of five.
+    """Within ALIVE_S on a machine of its own, which is a promise to a newcomer (9 to 17 s were seen for the last page). Here
+    it is measured, and SHARED_S has to do: 51 s were seen on two processors with a load of five.
     """
     record_property("alive_s", shown.alive_s)
     print(f"alive after: {shown.alive_s} s; promised: {ALIVE_S:g} s on a machine of its own")

@@ -29,6 +29,8 @@ from tests.support.exchanges import ExchangeProcess
 from tests.support.path import NEVER, Collecting, finish, until
 from tests.support.rig import CHECKOUT, MARKETS, Rig
 
+pytestmark = pytest.mark.exhaustive
+
 ONE_EACH = {exchange: symbols[0] for exchange, symbols in MARKETS.items()}
 ROTATIONS = 2
 #: What can be proved of each venue here: Binance's changes and trades, OKX's and Bybit's books, trades whose ids count.

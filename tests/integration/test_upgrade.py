@@ -31,6 +31,8 @@ from tests.support.path import NEVER, compare, records, segment_files, until
 from tests.support.redis_process import RedisProcess
 from tests.support.rig import CHECKOUT
 
+pytestmark = pytest.mark.exhaustive
+
 VERSIONS = sorted((CHECKOUT / "tests" / "fixtures").glob("version-*"))
 #: Tables of records, and the columns of version 0.1 that a row is known by for ever.
 RECORDS = {
