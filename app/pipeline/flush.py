@@ -21,10 +21,11 @@ from app.errors import BufferUnavailable, CollectorError, Interrupted, SegmentSe
 from app.model import UNDECODED, Batch, Quarantined, Range
 from app.pipeline.late import WINDOW_US, LateTwins, happened_us
 from app.store.engine import classify
-from app.store.insert import Counts, Lookup, Outcomes
+from app.store.insert import Lookup, Outcomes
 from app.store.known import KnownRanges
 from app.store.ledger import OPEN, SEALED, SEALING, Ledger, SegmentEntry
 from app.store.segment import SealedSegment, Segment, relative_path
+from app.store.tallies import Counts
 
 CLAIM_BATCHES = 200
 CLAIM_BYTES = 8 * 1024 * 1024

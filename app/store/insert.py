@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -18,32 +18,21 @@ from app.store.engine import classify
 from app.store.holes import with_holes
 from app.store.known import KnownRanges
 from app.store.records import set_aside, write
+from app.store.tallies import Counts, Tallies, write_ranges
 
 #: exchange, symbol, exchange_sequence_id, timestamp_collector, timestamp_exchange, data, epoch
 Row = tuple[str, str, str, int, int | None, str, str]
 #: Given (exchange, feed, events): the bytes already stored elsewhere under the same identity, by (symbol, id).
 Lookup = Callable[[str, str, Sequence[Event]], dict[tuple[str, str], str]]
 
+#: Events of one feed, by the batches that brought them. No pair for each event: the collector would walk over all of them.
+Groups = Sequence[tuple[Batch, Sequence[Event]]]
+
 _TABLES = {"orderbook": "orderbooks", "trade": "trades"}
 _INSERT = (
     "INSERT INTO {} (exchange, symbol, exchange_sequence_id, timestamp_collector, timestamp_exchange, data, epoch)"
     " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (exchange, symbol, exchange_sequence_id) DO NOTHING"
 )
-
-
-@dataclass
-class Counts:
-    """What became of the events of a claim."""
-
-    stored: int = 0
-    duplicates: int = 0
-    conflicts: int = 0
-    quarantined: int = 0
-    replays: int = 0
-
-    def add(self, other: Counts) -> None:
-        for name in self.__dataclass_fields__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 @dataclass
@@ -68,34 +57,6 @@ class Outcomes:
             self.declared[key] += 1
 
 
-@dataclass
-class _Tally:
-    """A run of numbers of one (epoch, symbol, feed) and its outcomes."""
-
-    exchange: str
-    first: int
-    last: int
-    #: The events that bear these numbers; None where they are quarantined frames.
-    head: Event | None
-    tail: Event | None
-    counts: Counts = field(default_factory=Counts)
-
-
-class _Tallies:
-    def __init__(self) -> None:
-        self.runs: dict[tuple[str, str, str], list[_Tally]] = {}
-
-    def add(self, batch: Batch, added: Range, head: Event | None, tail: Event | None) -> None:
-        runs = self.runs.setdefault((batch.epoch, added.symbol, added.feed), [])
-        if runs and runs[-1].last + 1 == added.first:
-            runs[-1].last, runs[-1].tail = added.last, tail
-        else:
-            runs.append(_Tally(batch.exchange, added.first, added.last, head, tail))
-
-    def of(self, epoch: str, symbol: str, feed: str, number: int) -> Counts:
-        return next(t.counts for t in self.runs[epoch, symbol, feed] if t.first <= number <= t.last)
-
-
 def insert(
     connection: Connection,
     batches: Sequence[Batch],
@@ -110,14 +71,14 @@ def insert(
     Raises: sqlalchemy.exc.DBAPIError for locked, full and io errors: nothing is stored then.
     """
     total, outcomes = Counts(), outcomes or Outcomes()
-    tallies = _Tallies()
-    by_feed: dict[tuple[str, str], list[tuple[Batch, Event]]] = {}
+    tallies = Tallies()
+    by_feed: dict[tuple[str, str], list[tuple[Batch, Sequence[Event]]]] = {}
     for batch in batches:
         replayed = _replays(connection, batch, known, outcomes)
         if replayed and len(replayed) == len(batch.ranges):
             continue  # its records were committed with its ranges; here they would say everything a second time
-        ends = {(r.symbol, r.feed, number) for r in batch.ranges for number in (r.first, r.last)}
-        bearers = {key: e for e in batch.events if (key := (e.symbol, e.feed, e.number)) in ends}
+        ends = {number for r in batch.ranges for number in (r.first, r.last)}
+        bearers = {(e.symbol, e.feed, e.number): e for e in batch.events if e.number in ends}
         for added in batch.ranges:
             if added not in replayed:
                 head, tail = (bearers.get((added.symbol, added.feed, number)) for number in (added.first, added.last))
@@ -125,9 +86,12 @@ def insert(
                 tallies.add(batch, added, head, tail)
                 if batch.kind != "stream":
                     outcomes.fetched[batch.exchange, added.symbol, added.feed] += added.last - added.first + 1
-        for event in batch.events:
-            if not replayed or not _within(event.symbol, event.feed, event.number, replayed):
-                by_feed.setdefault((batch.exchange, event.feed), []).append((batch, event))
+        fresh = batch.events
+        if replayed:
+            fresh = tuple([e for e in fresh if not _within(e.symbol, e.feed, e.number, replayed)])
+        for feed in dict.fromkeys([event.feed for event in fresh]):
+            of_feed = [event for event in fresh if event.feed == feed]
+            by_feed.setdefault((batch.exchange, feed), []).append((batch, of_feed))
         told = {
             loss for loss in batch.losses if known.is_lost(batch.epoch, loss.symbol, loss.feed, loss.first, loss.last)
         }
@@ -140,9 +104,9 @@ def insert(
                 set_aside(
                     connection, batch, unit.symbol, unit.feed, unit.number, unit.received_us, unit.reason, unit.frame
                 )
-    for (exchange, feed), events in by_feed.items():
-        _rows(connection, exchange, feed, events, tallies, twins)
-    _ranges(connection, tallies)
+    for (exchange, feed), groups in by_feed.items():
+        _rows(connection, exchange, feed, groups, tallies, twins)
+    write_ranges(connection, tallies)
     for (_, symbol, feed), feed_runs in tallies.runs.items():
         for tally in feed_runs:
             outcomes.of(tally.exchange, symbol, feed).add(tally.counts)
@@ -172,36 +136,43 @@ def _rows(
     connection: Connection,
     exchange: str,
     feed: str,
-    events: list[tuple[Batch, Event]],
-    tallies: _Tallies,
+    groups: Groups,
+    tallies: Tallies,
     twins: Lookup | None,
 ) -> None:
     """Insert the rows of one feed, and find out what became of each that was not inserted."""
     table = _TABLES[feed]
     if twins is not None:
-        held = twins(exchange, feed, [event for _, event in events])
+        held = twins(exchange, feed, [event for _, events in groups for event in events])
         if held:
             renamed = [
                 msgspec.structs.replace(event, sequence_id=conflict_id(event))
-                for _, event in events
+                for _, events in groups
+                for event in events
                 if event.feed == ORDERBOOK and held.get((event.symbol, event.sequence_id), event.data) != event.data
             ]
-            events = _without_twins(connection, table, events, held | twins(exchange, feed, renamed), tallies)
+            groups = _without_twins(connection, table, groups, held | twins(exchange, feed, renamed), tallies)
     sql = _INSERT.format(table)
     newest = connection.exec_driver_sql(f"SELECT max(id) FROM {table}").scalar() or 0
     connection.exec_driver_sql("SAVEPOINT rows")
     try:
-        rows = [(b.exchange, e.symbol, e.sequence_id, e.received_us, e.exchange_us, e.data, b.epoch) for b, e in events]
-        inserted = connection.exec_driver_sql(sql, rows).rowcount if rows else 0
+        inserted = 0
+        for (
+            batch,
+            events,
+        ) in groups:  # batch by batch: the collector would walk over all rows of a claim, again and again
+            epoch = batch.epoch
+            rows = [(exchange, e.symbol, e.sequence_id, e.received_us, e.exchange_us, e.data, epoch) for e in events]
+            inserted += connection.exec_driver_sql(sql, rows).rowcount if rows else 0
     except (DBAPIError, OverflowError, UnicodeError) as error:
         if classify(error) != "constraint":
             raise
         connection.exec_driver_sql("ROLLBACK TO rows")
-        events = _one_by_one(connection, sql, events, tallies)
+        groups = _one_by_one(connection, sql, groups, tallies)
         inserted = -1
     connection.exec_driver_sql("RELEASE rows")
-    if inserted == len(events):
-        for (epoch, symbol, number), count in _spans(events):
+    if inserted == sum(len(events) for _, events in groups):
+        for (epoch, symbol, number), count in _spans(groups):
             tallies.of(epoch, symbol, feed, number).stored += count
         return
     fresh = {
@@ -210,7 +181,7 @@ def _rows(
             f"SELECT symbol, exchange_sequence_id FROM {table} WHERE id > ? AND exchange = ?", (newest, exchange)
         )
     }
-    for batch, event in events:
+    for batch, event in _each(groups):
         counts = tallies.of(batch.epoch, event.symbol, feed, event.number)
         if fresh.pop((event.symbol, event.sequence_id), None):
             counts.stored += 1
@@ -226,17 +197,24 @@ def _row(batch: Batch, event: Event) -> Row:
     )  # fmt: skip
 
 
-def _spans(events: list[tuple[Batch, Event]]) -> list[tuple[tuple[str, str, int], int]]:
+def _each(groups: Groups) -> Iterator[tuple[Batch, Event]]:
+    return ((batch, event) for batch, events in groups for event in events)
+
+
+def _spans(groups: Groups) -> list[tuple[tuple[str, str, int], int]]:
     """Events counted per (epoch, symbol, some number of the run); a run never crosses a hole in the numbers."""
     spans: list[tuple[tuple[str, str, int], int]] = []
-    open_spans: dict[tuple[str, str], tuple[int, int]] = {}
-    for batch, event in events:
-        key = batch.epoch, event.symbol
-        first, last = open_spans.get(key, (event.number, event.number - 1))
-        if event.number != last + 1:
-            spans.append(((*key, first), last - first + 1))
-            first = event.number
-        open_spans[key] = first, event.number
+    open_spans: dict[tuple[str, str], list[int]] = {}
+    for batch, events in groups:
+        epoch = batch.epoch
+        for event in events:
+            number, span = event.number, open_spans.get((epoch, event.symbol))
+            if span is not None and number == span[1] + 1:
+                span[1] = number
+                continue
+            if span is not None:
+                spans.append(((epoch, event.symbol, span[0]), span[1] - span[0] + 1))
+            open_spans[epoch, event.symbol] = [number, number]
     return spans + [((*key, first), last - first + 1) for key, (first, last) in open_spans.items()]
 
 
@@ -264,30 +242,30 @@ def _settle_twin(
 def _without_twins(
     connection: Connection,
     table: str,
-    events: list[tuple[Batch, Event]],
+    groups: Groups,
     held: dict[tuple[str, str], str],
-    tallies: _Tallies,
-) -> list[tuple[Batch, Event]]:
-    kept = []
-    for batch, event in events:
-        stored = held.get((event.symbol, conflict_id(event)), held.get((event.symbol, event.sequence_id)))
-        if stored is None:
-            kept.append((batch, event))
-        else:
-            counts = tallies.of(batch.epoch, event.symbol, event.feed, event.number)
-            _settle_twin(connection, table, batch, event, stored, counts)
-    return kept
+    tallies: Tallies,
+) -> Groups:
+    left = []
+    for batch, events in groups:
+        left.append((batch, kept := list[Event]()))
+        for event in events:
+            stored = held.get((event.symbol, conflict_id(event)), held.get((event.symbol, event.sequence_id)))
+            if stored is None:
+                kept.append(event)
+            else:
+                counts = tallies.of(batch.epoch, event.symbol, event.feed, event.number)
+                _settle_twin(connection, table, batch, event, stored, counts)
+    return left
 
 
-def _one_by_one(
-    connection: Connection, sql: str, events: list[tuple[Batch, Event]], tallies: _Tallies
-) -> list[tuple[Batch, Event]]:
+def _one_by_one(connection: Connection, sql: str, groups: Groups, tallies: Tallies) -> Groups:
     """Insert row by row; a row that SQLite refuses by value is quarantined and left out of the result."""
-    kept = []
-    for batch, event in events:
+    left: dict[int, tuple[Batch, list[Event]]] = {id(batch): (batch, []) for batch, _ in groups}
+    for batch, event in _each(groups):
         try:
             connection.exec_driver_sql(sql, _row(batch, event))
-            kept.append((batch, event))
+            left[id(batch)][1].append(event)
         except (DBAPIError, OverflowError, UnicodeError) as error:
             if classify(error) != "constraint":
                 raise
@@ -298,27 +276,4 @@ def _one_by_one(
                 event.data.encode("utf-8", "surrogatepass"),
             )  # fmt: skip
             tallies.of(batch.epoch, event.symbol, event.feed, event.number).quarantined += 1
-    return kept
-
-
-def _ranges(connection: Connection, tallies: _Tallies) -> None:
-    """Write the tallies: prolong the range that ends just before, else begin one."""
-    for (epoch, symbol, feed), runs in tallies.runs.items():
-        for tally in runs:
-            c = tally.counts
-            numbers = (c.stored, c.duplicates, c.conflicts, c.quarantined)
-            tail = (tally.tail.sequence_id, tally.tail.received_us) if tally.tail else (None, None)
-            prolonged = connection.exec_driver_sql(
-                "UPDATE ranges SET last = ?, stored = stored + ?, duplicates = duplicates + ?,"
-                " conflicts = conflicts + ?, quarantined = quarantined + ?, last_id = ?, last_us = ?"
-                " WHERE epoch = ? AND symbol = ? AND feed = ? AND last = ?",
-                (tally.last, *numbers, *tail, epoch, symbol, feed, tally.first - 1),
-            )
-            if prolonged.rowcount == 0:
-                head = (tally.head.sequence_id, tally.head.received_us) if tally.head else (None, None)
-                connection.exec_driver_sql(
-                    "INSERT INTO ranges (epoch, exchange, symbol, feed, first, last, stored, duplicates, conflicts,"
-                    " quarantined, first_id, first_us, last_id, last_us)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                    (epoch, tally.exchange, symbol, feed, tally.first, tally.last, *numbers, *head, *tail),
-                )
+    return list(left.values())

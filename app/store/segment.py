@@ -16,11 +16,12 @@ from sqlalchemy.exc import DBAPIError
 from app.errors import SegmentSealed
 from app.model import Batch, Event
 from app.store.engine import bare, begin_wal, classify, readonly, writable
-from app.store.insert import Counts, Lookup, Outcomes, insert
+from app.store.insert import Lookup, Outcomes, insert
 from app.store.known import KnownRanges
 from app.store.migrate import prepare, readable
 from app.store.schema import ROWS, SEGMENT_RECORDS
 from app.store.schema import segment as schema
+from app.store.tallies import Counts
 
 PAGE_SIZE = 16384
 #: Bytes taken off a removed file at a time, so that no single step stalls the disk.

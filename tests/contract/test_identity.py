@@ -20,7 +20,8 @@ from app.pipeline import periodic
 from app.pipeline.flush import Flush, FlushReport
 from app.pipeline.late import LateTwins
 from app.pipeline.supervise import drain_spools
-from app.store.insert import Counts, conflict_id
+from app.store.insert import conflict_id
+from app.store.tallies import Counts
 from app.wiring import Wiring
 from tests.support.path import NEVER, archived
 from tests.support.rig import Rig

@@ -8,9 +8,10 @@ from typing import Any
 
 from app.model import Batch
 from app.store.engine import readonly
-from app.store.insert import Counts, Lookup
+from app.store.insert import Lookup
 from app.store.known import KnownRanges
 from app.store.segment import SealedSegment, Segment
+from app.store.tallies import Counts
 from tests.support.batches import OPENED_US
 
 DIRECTORY_ID = "d0" * 16

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.store import engine
 from app.store.engine import begin_wal, classify, readonly, writable
-from app.store.insert import Counts
+from app.store.tallies import Counts
 from tests.support.batches import batch
 from tests.support.batches import event as unit
 from tests.support.segments import identities, opened, stored

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import DBAPIError
 
 from app.model import ORDERBOOK, TRADE, UNDECODED, Batch, Check, EpochEnd, Event, Gap, Loss, Quarantined, Range, Repair
-from app.store.insert import Counts, Outcomes
+from app.store.insert import Outcomes
 from app.store.known import KnownRanges
 from app.store.segment import Segment
+from app.store.tallies import Counts
 from tests.support.batches import EPOCH, OPENED_US, STREAM, batch, event, undecoded
 from tests.support.segments import balance, covered, identities, numbers, opened, query, ranges, sealed, stored
 

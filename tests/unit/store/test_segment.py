@@ -13,8 +13,8 @@ from app.errors import CollectorError, SegmentSealed
 from app.model import ORDERBOOK, TRADE
 from app.store import engine
 from app.store import segment as module
-from app.store.insert import Counts
 from app.store.segment import Holding, SealedSegment, Segment, relative_path, remove_file
+from app.store.tallies import Counts
 from tests.support.batches import EPOCH, OPENED_US, batch, event, undecoded
 from tests.support.segments import DIRECTORY_ID, identities, opened, query, sealed, stored
 
