@@ -16,8 +16,9 @@ from rig.stack import Cpu, Load, Stack, cpu_s
 
 #: Lag that is no backlog: two flush intervals of events in Redis, and a second of frames that are under way.
 FLUSH_S = 2
-#: Steps up last so long and are so high, those down so; below LEAST nothing is looked for.
-PROBE_S, STEP, DOWN, LEAST = 8.0, 1.2, 0.92, 2_000
+#: Steps up last so long and are so high, those down so, and a rate that was kept for LOOK_S is held; below LEAST nothing is
+#: looked for.
+PROBE_S, STEP, LOOK_S, DOWN, LEAST = 8.0, 1.2, 16.0, 0.92, 2_000
 #: Connections -> where the climb begins.
 FOOT = {1: 12_000, 20: 20_000, 200: 10_000}
 
@@ -72,7 +73,9 @@ def climb(stack: Stack, rate: float, seconds: float, say: bool) -> dict[str, Any
         rate = round(rate * STEP)
     while True:
         rate = round(rate * DOWN)
-        held = tried_at(rate, seconds)
+        held = tried_at(rate, min(LOOK_S, seconds))
+        if held["kept"] and seconds > LOOK_S:
+            held = tried_at(rate, seconds)
         if held["kept"] or rate < LEAST:
             return held
 
