@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import ServerConnection
 
 from app.codec import BatchCodec
+from app.logs import configure
 from app.model import ORDERBOOK, TRADE
 from tests.support.path import Collecting, until
 from tests.support.rig import Rig
@@ -106,6 +107,8 @@ def test_every_request_carries_a_token_made_when_it_was_sent_and_the_key_is_in_n
     monkeypatch.setattr(
         "app.pipeline.assembly.wall_us", lambda: int((FIRST_S + 10_000 * (time.monotonic() - began_s)) * 1_000_000)
     )
+    # A command that another test ran in this process may have left the log elsewhere. Without settings nothing is masked.
+    log = configure("INFO")
     venue = Venue()
     collected(rig, venue, api_key=NAME, api_secret=SECRET)
     assert venue.asked() == [*CHANNELS, *ANEW]
@@ -118,6 +121,7 @@ def test_every_request_carries_a_token_made_when_it_was_sent_and_the_key_is_in_n
     begins = [body["nbf"] for _, body in tokens]
     assert begins[0] >= FIRST_S and begins[2] > begins[0] + 120
     assert [body["exp"] for _, body in tokens] == [begin + 120 for begin in begins]
+    log.flush()
     written = capfd.readouterr()
     jwts = [message["jwt"] for message in venue.heard]
     logged = written.out + written.err + caplog.text
