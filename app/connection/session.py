@@ -110,9 +110,8 @@ class Session:
         except Exception as error:  # noqa: BLE001 - a decoder with a bug must not cost the frame
             reason = f"decoder_failed: {type(error).__name__}: {error}"[:WORDS_CHARS]
             return self._quarantine(payload, received_us, reason, now_s)
-        feeds = self.feeds
         for message in messages:
-            if type(message) is Decoded and (message.symbol, message.feed) not in feeds:
+            if isinstance(message, Decoded) and (message.symbol, message.feed) not in self.feeds:
                 reason = f"unexpected_feed: {message.symbol} {message.feed}"
                 return self._quarantine(payload, received_us, reason, now_s)
         outputs: list[Output] = []

@@ -211,11 +211,11 @@ class Outbox:
             unit_size = _size(unit)
             size += unit_size
             by_symbol[unit.symbol] -= unit_size
-            if type(unit) is Event:
+            if isinstance(unit, Event):
                 events.append(unit)
-            elif type(unit) is Quarantined:
+            elif isinstance(unit, Quarantined):
                 quarantined.append(unit)
-            elif type(unit) is Gap:
+            else:
                 gaps.append(unit)
             if size >= self._max_bytes:
                 break

@@ -157,10 +157,7 @@ def _rows(
     connection.exec_driver_sql("SAVEPOINT rows")
     try:
         inserted = 0
-        for (
-            batch,
-            events,
-        ) in groups:  # batch by batch: the collector would walk over all rows of a claim, again and again
+        for batch, events in groups:  # one by one: the collector would walk over all rows of a claim, again and again
             epoch = batch.epoch
             rows = [(exchange, e.symbol, e.sequence_id, e.received_us, e.exchange_us, e.data, epoch) for e in events]
             inserted += connection.exec_driver_sql(sql, rows).rowcount if rows else 0
@@ -261,19 +258,21 @@ def _without_twins(
 
 def _one_by_one(connection: Connection, sql: str, groups: Groups, tallies: Tallies) -> Groups:
     """Insert row by row; a row that SQLite refuses by value is quarantined and left out of the result."""
-    left: dict[int, tuple[Batch, list[Event]]] = {id(batch): (batch, []) for batch, _ in groups}
-    for batch, event in _each(groups):
-        try:
-            connection.exec_driver_sql(sql, _row(batch, event))
-            left[id(batch)][1].append(event)
-        except (DBAPIError, OverflowError, UnicodeError) as error:
-            if classify(error) != "constraint":
-                raise
-            reason = f"row_refused: {getattr(error, 'orig', error)}"
-            telemetry.row_rejected(event.symbol, event.feed, event.number, reason)
-            set_aside(
-                connection, batch, event.symbol, event.feed, event.number, event.received_us, reason,
-                event.data.encode("utf-8", "surrogatepass"),
-            )  # fmt: skip
-            tallies.of(batch.epoch, event.symbol, event.feed, event.number).quarantined += 1
-    return list(left.values())
+    left = []
+    for batch, events in groups:
+        left.append((batch, kept := list[Event]()))
+        for event in events:
+            try:
+                connection.exec_driver_sql(sql, _row(batch, event))
+                kept.append(event)
+            except (DBAPIError, OverflowError, UnicodeError) as error:
+                if classify(error) != "constraint":
+                    raise
+                reason = f"row_refused: {getattr(error, 'orig', error)}"
+                telemetry.row_rejected(event.symbol, event.feed, event.number, reason)
+                set_aside(
+                    connection, batch, event.symbol, event.feed, event.number, event.received_us, reason,
+                    event.data.encode("utf-8", "surrogatepass"),
+                )  # fmt: skip
+                tallies.of(batch.epoch, event.symbol, event.feed, event.number).quarantined += 1
+    return left
