@@ -95,7 +95,10 @@ def questions() -> list[Question]:
 
 def lines(runs: list[Run]) -> list[str]:
     """The table in Markdown: medians over `runs`; of a figure of several runs, the least and the greatest too."""
-    made = ["| what | target | median (least to greatest) | floor | ratio | runs |", "| --- | --- | --- | --- | --- | --- |"]
+    made = [
+        "| what | target | median (least to greatest) | floor | ratio | runs |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     for what, target, figure, floor, ratio in questions():
         mine = _each(runs, figure)
         if not mine:

@@ -5,19 +5,15 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-import msgspec
-from sqlalchemy.exc import SQLAlchemyError
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from app.clock import monotonic_s, wall_us
-from app.errors import CollectorError
 from app.objects.manifest import Manifest
 from app.pipeline.hourly import Grid, Hourly
 from app.pipeline.hours import HOUR_US, Cell, Feed, hour_of
-from app.web.asked import number
+from app.web.asked import answered, number, refused
 from app.wiring import Wiring
 
 #: An answer is as good as new for so long, however many ask.
@@ -39,37 +35,25 @@ def routes(wiring: Wiring) -> list[Route]:
         try:
             hours = number("hours", request.query_params.get("hours", "48"), 1, MOST_HOURS)
         except ValueError as error:
-            return _refused(str(error))
-        return await _answered(page.grid, hours)
+            return refused(str(error))
+        return await answered(page.grid, hours)
 
     async def cell(request: Request) -> Response:
         path = request.path_params
         try:
             hour_us = number("hour_us", path["hour_us"])
         except ValueError as error:
-            return _refused(str(error))
+            return refused(str(error))
         if hour_us != hour_of(hour_us):
-            return _refused(f"{hour_us} is not the beginning of a UTC hour in microseconds since the Unix epoch")
+            return refused(f"{hour_us} is not the beginning of a UTC hour in microseconds since the Unix epoch")
         if not 0 <= wall_us() - hour_us <= MOST_HOURS * HOUR_US:
-            return _refused(f"{hour_us} is not within the last {MOST_HOURS} hours, which is what is told of")
-        return await _answered(page.cell, (path["exchange"], path["symbol"], path["data_type"]), hour_us)
+            return refused(f"{hour_us} is not within the last {MOST_HOURS} hours, which is what is told of")
+        return await answered(page.cell, (path["exchange"], path["symbol"], path["data_type"]), hour_us)
 
     return [
         Route("/api/completeness", grid),
         Route("/api/completeness/{exchange}/{symbol}/{data_type}/{hour_us}", cell),
     ]
-
-
-async def _answered(answer: Any, *args: Any) -> Response:
-    try:
-        body = await run_in_threadpool(answer, *args)
-    except (CollectorError, SQLAlchemyError, OSError, ValueError) as error:
-        return JSONResponse({"now_us": wall_us(), "error": str(getattr(error, "orig", None) or error)}, 503)
-    return Response(msgspec.json.encode(body), media_type="application/json")
-
-
-def _refused(why: str) -> Response:
-    return JSONResponse({"now_us": wall_us(), "error": why}, 400)
 
 
 class _Page:

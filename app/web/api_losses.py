@@ -6,17 +6,14 @@ import threading
 from collections import Counter
 from typing import Any
 
-import msgspec
-from sqlalchemy.exc import SQLAlchemyError
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from app.clock import monotonic_s, wall_us
-from app.errors import BufferUnavailable, CollectorError
+from app.errors import BufferUnavailable
 from app.store.listing import Listing
-from app.web.asked import number
+from app.web.asked import answered, number, refused
 from app.wiring import Wiring
 
 HOUR_US = 3600 * 1_000_000
@@ -38,12 +35,8 @@ def routes(wiring: Wiring) -> list[Route]:
         try:
             hours = number("hours", request.query_params.get("hours", "168"), 1, MOST_HOURS)
         except ValueError as error:
-            return JSONResponse({"now_us": wall_us(), "error": str(error)}, 400)
-        try:
-            body = await run_in_threadpool(page.told, hours)
-        except (CollectorError, SQLAlchemyError, OSError) as error:
-            return JSONResponse({"now_us": wall_us(), "error": str(getattr(error, "orig", None) or error)}, 503)
-        return Response(msgspec.json.encode(body), media_type="application/json")
+            return refused(str(error))
+        return await answered(page.told, hours)
 
     return [Route("/api/losses", get)]
 
