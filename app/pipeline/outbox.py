@@ -2,7 +2,9 @@
 
 The only place where Collector gives up received data. A full queue refuses the newest, market by market: while a market
 holds less than its fair share it is never refused, so one market's flood cannot take another's place. What is refused is
-declared as a `Loss` in the next batch. Nothing here blocks the reader.
+declared as a `Loss` in the next batch.
+
+A reader whose sender is behind waits for it a moment after each read (docs/decisions/0009); nothing else blocks the reader.
 """
 
 from __future__ import annotations
@@ -15,6 +17,9 @@ from typing import NamedTuple
 from app.model import Batch, EpochEnd, Event, Gap, Loss, Quarantined, runs
 
 Unit = Event | Quarantined | Gap
+
+#: Where so many full batches wait, a reader lets the sender go first, for so long at most.
+BEHIND_BATCHES, GIVE_WAY_S = 2, 0.005
 
 #: What a record takes beside its text, roughly.
 OVERHEAD_BYTES = 200
@@ -85,6 +90,7 @@ class Outbox:
         share_bytes: Callable[[], int],
         allowance: Allowance,
         max_events: int,
+        give_way_s: float = GIVE_WAY_S,
     ) -> None:
         self._stream, self.exchange = stream, exchange
         self._max_bytes = max_bytes
@@ -92,11 +98,13 @@ class Outbox:
         self._share_bytes = share_bytes
         self._allowance = allowance
         self._max_events = max_events
+        self._give_way_s = give_way_s
         self._lanes: deque[Lane] = deque()
         self._by_symbol: dict[str, int] = {}
         self._held_bytes = 0
         self._queued = 0
-        self._ready = threading.Condition()
+        lock = threading.RLock()
+        self._ready, self._taken = threading.Condition(lock), threading.Condition(lock)
         self._closed = self._abandoned = False
         #: Units refused so far, for logs and metrics; the truth is in the losses.
         self.refused = 0
@@ -145,7 +153,18 @@ class Outbox:
             self._queued += len(lane.units) - before
             if queued < self._max_events <= self._queued:
                 self._ready.notify()
+            if self._behind() and self._give_way_s and not self._closed:
+                self._taken.wait(self._give_way_s)
         return refused
+
+    def _behind(self) -> bool:
+        """Whether full batches wait, or half of the bytes of this queue, or of all queues of the process, are taken."""
+        allowance = self._allowance
+        return (
+            self._queued >= BEHIND_BATCHES * self._max_events
+            or self._held_bytes * 2 >= self._max_bytes
+            or allowance.held_bytes * 2 >= allowance.max_bytes
+        )
 
     def _declare(self, lane: Lane, unit: Event | Quarantined) -> None:
         key = unit.symbol, unit.feed
@@ -195,6 +214,7 @@ class Outbox:
                 if lane.units or lane.losses or lane.ended or not lane.batches:
                     self._lanes.remove(lane)
                     batch = self._batch(lane)
+                    self._taken.notify_all()
                     if batch.end is None:
                         self._lanes.append(lane)
                     return batch

@@ -6,6 +6,7 @@ import queue
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from threading import Thread
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -19,11 +20,16 @@ END = EpochEnd(99, "stop", ())
 
 
 def outbox(
-    *, max_bytes: int = 10_000, markets: int = len(MARKETS), max_events: int = 500, allowance: Allowance | None = None
+    *,
+    max_bytes: int = 10_000,
+    markets: int = len(MARKETS),
+    max_events: int = 500,
+    allowance: Allowance | None = None,
+    give_way_s: float = 0,
 ) -> Outbox:
     return Outbox(
         "okx-0-trade", "okx", max_bytes=max_bytes, share_bytes=lambda: max_bytes // max(markets, 1),
-        allowance=allowance or Allowance(10**9), max_events=max_events,
+        allowance=allowance or Allowance(10**9), max_events=max_events, give_way_s=give_way_s,
     )  # fmt: skip
 
 
@@ -223,6 +229,38 @@ def test_a_taker_is_woken_by_a_new_epoch_its_end_a_full_batch_and_the_close() ->
     ended = waiting(box, lambda: lane.end(END))
     assert ended is not None and ended.end == END
     assert waiting(box, box.close) is None
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        pytest.param({"max_events": 2}, id="two full batches wait"),
+        pytest.param({"max_bytes": 8 * OVERHEAD_BYTES}, id="half of the queue is taken"),
+        pytest.param({"allowance": Allowance(8 * OVERHEAD_BYTES)}, id="half of what the process may hold is taken"),
+    ],
+)
+def test_a_reader_that_is_ahead_goes_on_when_the_sender_has_taken_a_batch(behind: dict[str, Any]) -> None:
+    box = outbox(give_way_s=600, **behind)
+    lane = box.begin(Epoch("e", 1))
+    assert lane.add([event(1), event(2), event(3)]) == []  # not ahead: returns
+    reader = Thread(target=lane.add, args=([event(4)],))
+    reader.start()
+    while box.queued < 4:
+        pass
+    assert reader.is_alive()
+
+    first = box.take(0)
+
+    reader.join(60)
+    assert not reader.is_alive() and first is not None
+    assert [e.number for batch in [first, *taken(box)] for e in batch.events] == [1, 2, 3, 4]
+
+
+def test_a_reader_whose_sender_takes_nothing_goes_on_all_the_same() -> None:
+    box = outbox(give_way_s=0.001, max_events=1, markets=1)
+    lane = box.begin(Epoch("e", 1))
+    assert [lane.add([event(number)]) for number in range(1, 51)] == [[]] * 50
+    assert lane.add([event(51)]) == [event(51)]
 
 
 def test_a_closed_queue_still_gives_what_it_holds() -> None:
