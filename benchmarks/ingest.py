@@ -16,21 +16,24 @@ from rig.stack import Cpu, Load, Stack, cpu_s
 
 #: Lag that is no backlog: two flush intervals of events in Redis, and a second of frames that are under way.
 FLUSH_S = 2
-#: Steps up last so long and are so high, those down so, and a rate that was kept for LOOK_S is held; below LEAST nothing is
+#: Steps up last so long and are so high; where one was too high, this part of what was taken is held. Below LEAST nothing is
 #: looked for.
-PROBE_S, STEP, LOOK_S, DOWN, LEAST = 8.0, 1.2, 16.0, 0.92, 2_000
+PROBE_S, STEP, DOWN, LEAST = 8.0, 1.25, 0.88, 2_000
 #: Connections -> where the climb begins.
-FOOT = {1: 12_000, 20: 20_000, 200: 10_000}
+FOOT = {1: 16_000, 20: 28_000, 200: 14_000}
 
 
 def sustained(stack: Stack, rate: float, seconds: float) -> dict[str, Any]:
-    """Load `stack` for `seconds`; what came of it. `kept`: nothing was refused, and nothing waited longer at the end."""
+    """Load `stack` for `seconds`; what came of it. `kept`: nothing was refused, and nothing waited longer at the end.
+
+    Over as soon as it is clear that it was not kept: something was refused, or the venue owes a second of frames.
+    """
     before_refused, began_sent = stack.refused(), stack.load.last["sent"]
     stack.load.rate(rate)
     time.sleep(3)
     cpu, began_s, sent = Cpu(stack.pids()), time.monotonic(), stack.load.last["sent"]
     owed, waiting = [], []
-    while time.monotonic() - began_s < seconds:
+    while time.monotonic() - began_s < seconds and stack.refused() == before_refused and max(owed, default=0) < rate:
         time.sleep(1)
         owed.append(stack.load.last["owed"])
         waiting.append(stack.in_redis() + stack.queued())
@@ -40,7 +43,7 @@ def sustained(stack: Stack, rate: float, seconds: float) -> dict[str, Any]:
     grown = min(waiting[-third:]) - max(waiting[:third])
     kept = (
         stack.refused() == before_refused
-        and max(owed[-third:]) < rate
+        and max(owed) < rate
         and sent > 0.95 * rate * took_s
         and grown < rate * FLUSH_S
     )
@@ -59,7 +62,7 @@ def settle(stack: Stack) -> None:
 
 
 def climb(stack: Stack, rate: float, seconds: float, say: bool) -> dict[str, Any]:
-    """The largest rate that is kept for `seconds`: up in steps of STEP until one is not, then held, and down in small ones."""
+    """The largest rate that is kept for `seconds`: up in steps until one is not, then down in small ones."""
 
     def tried_at(rate: float, seconds: float) -> dict[str, Any]:
         tried = sustained(stack, rate, seconds)
@@ -69,22 +72,19 @@ def climb(stack: Stack, rate: float, seconds: float, say: bool) -> dict[str, Any
             settle(stack)
         return tried
 
-    while tried_at(rate, PROBE_S)["kept"]:
+    while (tried := tried_at(rate, PROBE_S))["kept"]:
         rate = round(rate * STEP)
-    while True:
-        rate = round(rate * DOWN)
-        held = tried_at(rate, min(LOOK_S, seconds))
-        if held["kept"] and seconds > LOOK_S:
-            held = tried_at(rate, seconds)
-        if held["kept"] or rate < LEAST:
-            return held
+    while not tried["kept"] and rate >= LEAST:
+        rate = round(min(rate, tried["sent_per_s"]) * DOWN)
+        tried = tried_at(rate, seconds)
+    return tried
 
 
 def floor(connections: int, rate: float, seconds: float, cpu_pin: int) -> dict[str, float]:
     """Frames a second and processor of a bare loop, at `rate` and at all it can take; on the subject's processor, if it
     has one."""
     with tempfile.TemporaryDirectory() as directory:
-        load = Load(Path(directory))
+        load = Load(Path(directory), cpu_pin)
         bare = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("rig") / "bare.py"), load.url, load.certificate, str(connections)],
             stdout=subprocess.PIPE, text=True,

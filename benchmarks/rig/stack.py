@@ -31,15 +31,17 @@ NEVER = threading.Event()
 
 
 class Load:
-    """The venue (venue.py) and what it says of itself."""
+    """The venue (venue.py) and what it says of itself. It keeps off the processor `keep_off`, as a venue far away does."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, keep_off: int = -1) -> None:
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "venue.py"), str(directory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
+        if others := os.sched_getaffinity(0) - {keep_off}:
+            os.sched_setaffinity(self.process.pid, others)
         assert self.process.stdout is not None
         told = json.loads(self.process.stdout.readline())
         self.url, self.certificate = told["url"], told["certificate"]
@@ -78,7 +80,7 @@ class Stack:
         environ: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = directory
-        self.load = Load(directory)
+        self.load = Load(directory, int(str((settings or {}).get("websocket", {}).get("cpu_pin", -1))))
         self.redis = redis_server.RedisServer(
             redis_server.find(os.environ), directory / "redis", redis_server.free_port(), directory / "redis.log"
         )
