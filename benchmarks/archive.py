@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import rig.lean  # noqa: F401 - first of all
 from rig.venue import FIRST_ID, books, trade
 
 from app.codec import BatchCodec

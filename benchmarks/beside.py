@@ -44,7 +44,7 @@ def main() -> None:
     """A table for people on stderr, one JSON object on stdout."""
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--rate", type=float, default=5_000)
-    words.add_argument("--secs", type=float, default=30)
+    words.add_argument("--secs", type=float, default=25)
     words.add_argument("--segment-secs", type=int, default=10)
     given = words.parse_args()
     quiet = measure(given.rate, given.secs, 3600, ("stream", "worker", "beat"))

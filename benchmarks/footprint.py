@@ -65,7 +65,7 @@ def measure(seconds: float, rate: float) -> dict[str, Any]:
 def main() -> None:
     """A table for people on stderr, one JSON object on stdout."""
     words = argparse.ArgumentParser(description=__doc__)
-    words.add_argument("--secs", type=float, default=12)
+    words.add_argument("--secs", type=float, default=10)
     words.add_argument("--rate", type=float, default=1_000)
     given = words.parse_args()
     found = {"imports": imports(5), **measure(given.secs, given.rate), "rate": given.rate}

@@ -18,7 +18,7 @@ from rig.stack import Cpu, Load, Stack, cpu_s
 FLUSH_S = 2
 #: Steps up last so long and are so high; where one was too high, this part of what was taken is held. Below LEAST nothing is
 #: looked for.
-PROBE_S, STEP, DOWN, LEAST = 8.0, 1.25, 0.88, 2_000
+PROBE_S, STEP, DOWN, LEAST = 6.0, 1.3, 0.85, 2_000
 #: Connections -> where the climb begins.
 FOOT = {1: 16_000, 20: 28_000, 200: 14_000}
 
@@ -127,7 +127,7 @@ def measure(connections: int, seconds: float, say: bool, settings: dict[str, dic
         finally:
             stack.close()
     cpu_pin = int(str(settings.get("websocket", {}).get("cpu_pin", -1)))
-    bare = floor(connections, best["sent_per_s"], 5.0, cpu_pin)
+    bare = floor(connections, best["sent_per_s"], 4.0, cpu_pin)
     us = best["cores"]["stream"] / best["sent_per_s"] * 1e6
     return {
         "connections": connections, "settings": settings, "frames_per_s": best["sent_per_s"], "kept": best["kept"],

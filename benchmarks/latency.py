@@ -110,7 +110,7 @@ def main() -> None:
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--rates", type=float, nargs="*", default=[1_000, 5_000, 10_000])
     words.add_argument("--connections", type=int, default=20)
-    words.add_argument("--secs", type=float, default=15)
+    words.add_argument("--secs", type=float, default=10)
     given = words.parse_args()
     found = measure(given.rates, given.connections, given.secs)
     print("    rate  socket -> Redis p50 / p99 / p99.9 ms  socket -> segment p50 / p99 / p99.9 ms", file=sys.stderr)

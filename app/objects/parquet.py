@@ -44,14 +44,16 @@ COLUMNS = (
 _CONSTANT = ("exchange", "symbol", "data_type")
 _VARYING = tuple(name for name, _, _ in COLUMNS if name not in _CONSTANT)
 
-#: Rows that are Python objects at once. More is not faster and costs memory.
+#: Rows, and bytes of text, that are Python objects at once. More is not faster and costs memory.
 CHUNK_ROWS = 2_000
-#: A row group is closed at this much text, in bytes, or this many rows. It is what bounds the memory: groups of 4 MiB
-#: make a file 1 % smaller for 10 MiB more; groups of 2,000 trades make a footer ten times as long.
-GROUP_BYTES = 3 * 512 * 1024
+CHUNK_BYTES = 256 * 1024
+#: A row group is closed by the chunk that brings it to this much text, in bytes, or this many rows. It bounds the memory,
+#: and so does their number: the writer keeps 6 KiB of each to the end (docs/performance.md).
+GROUP_BYTES = 8 * 1024 * 1024
 GROUP_ROWS = 100_000
 MINUTE_US = 60_000_000
-_PAGE_BYTES = 8 * 1024 * 1024
+#: Smaller ones compress worse, larger ones no better.
+_PAGE_BYTES = 256 * 1024
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +141,7 @@ def write(
             ) as writer:
                 for group in _groups(chunks, (exchange, symbol, data_type), tally):
                     writer.write_table(group, row_group_size=max(1, group.num_rows))
+                    del group  # before the next one is made
                 if metadata:
                     writer.add_key_value_metadata(dict(sorted(metadata.items())))
             file.flush()
@@ -172,7 +175,7 @@ def _groups(chunks: Iterable[Sequence[Row]], constants: tuple[str, str, str], ta
 
     batches: list[pa.RecordBatch] = []
     batch = _no_rows()
-    group_rows = group_bytes = 0
+    batch_bytes = group_rows = group_bytes = 0
     for chunk in filter(None, chunks):
         # Rows are turned into columns once; whatever is asked of all rows of a column is then asked in C.
         columns: Columns = tuple(zip(*chunk, strict=True))  # type: ignore[assignment]
@@ -182,17 +185,18 @@ def _groups(chunks: Iterable[Sequence[Row]], constants: tuple[str, str, str], ta
         sizes = list(accumulate([a + b + c for a, b, c in texts], initial=0))
         start = 0
         while start < len(chunk):
-            fills = bisect_left(sizes, sizes[start] + GROUP_BYTES - group_bytes, start + 1)
-            end = min(fills, start + GROUP_ROWS - group_rows, start + CHUNK_ROWS - len(batch[0]), len(chunk))
+            fills = bisect_left(sizes, sizes[start] + CHUNK_BYTES - batch_bytes, start + 1)
+            end = min(fills, start + CHUNK_ROWS - len(batch[0]), len(chunk))
             for held, column in zip(batch, columns, strict=True):
                 held.extend(column[start:end])
-            group_rows, group_bytes = group_rows + end - start, group_bytes + sizes[end] - sizes[start]
+            batch_bytes += sizes[end] - sizes[start]
             start = end
-            full = group_bytes >= GROUP_BYTES or group_rows >= GROUP_ROWS
-            if full or len(batch[0]) == CHUNK_ROWS:
-                batches.append(_batch(batch, constants))
-                batch = _no_rows()
-            if full:
+            if batch_bytes < CHUNK_BYTES and len(batch[0]) < CHUNK_ROWS:
+                continue
+            group_rows, group_bytes = group_rows + len(batch[0]), group_bytes + batch_bytes
+            batches.append(_batch(batch, constants))
+            batch, batch_bytes = _no_rows(), 0
+            if group_bytes >= GROUP_BYTES or group_rows >= GROUP_ROWS:
                 yield pa.Table.from_batches(batches)
                 batches = []
                 group_rows = group_bytes = 0

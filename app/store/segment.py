@@ -29,7 +29,9 @@ TRUNCATE_STEP_BYTES = 64 * 1024 * 1024
 
 #: Rows are read into memory so many, or so many bytes of text, at a time.
 CHUNK_ROWS = 2_000
-CHUNK_BYTES = 1024 * 1024
+CHUNK_BYTES = 256 * 1024
+#: The same of books, where each time is a query of its own.
+BOOKS_BYTES = 1024 * 1024
 
 #: exchange_sequence_id, timestamp_collector, timestamp_exchange, data, epoch
 ObjectRow = tuple[str, int, int | None, str, str]
@@ -194,7 +196,7 @@ class SealedSegment:
     def book_rows(self, after: int) -> list[tuple[int, str, str, ObjectRow]]:
         """(id, exchange, symbol, row) of every market's order book rows past id `after`, in the order they were stored.
 
-        At most CHUNK_ROWS or CHUNK_BYTES (and a row). The segment may still be open: what is committed is seen.
+        At most CHUNK_ROWS or BOOKS_BYTES (and a row). The segment may still be open: what is committed is seen.
         """
         query = (
             "SELECT id, exchange, symbol, exchange_sequence_id, timestamp_collector, timestamp_exchange, data, epoch"
@@ -206,7 +208,7 @@ class SealedSegment:
             for row in connection.execution_options(yield_per=100).exec_driver_sql(query, (after,)):
                 found.append((row[0], row[1], row[2], tuple(row[3:])))
                 size += len(row.data)
-                if size >= CHUNK_BYTES:
+                if size >= BOOKS_BYTES:
                     break
         return found
 

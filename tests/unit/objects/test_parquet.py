@@ -134,14 +134,16 @@ def test_the_same_rows_make_the_same_bytes_however_they_are_cut(size: int, tmp_p
     assert (tmp_path / "cut.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
 
-def test_a_row_group_is_closed_by_bytes_or_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_group_is_closed_by_the_chunk_that_brings_it_to_its_bytes_or_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(parquet, "GROUP_ROWS", 3_000)
     monkeypatch.setattr(parquet, "GROUP_BYTES", 1_000_000)
     large: list[Row] = [("x", 1, None, "y" * 600_000, EPOCH)] * 5
     write(tmp_path / "a.parquet", [list(trades(7_000)), large])
     metadata = pq.ParquetFile(tmp_path / "a.parquet").metadata
-    assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [3_000, 3_000, 1_002, 2, 1]
-    assert [len(chunk) for chunk in parquet.read(tmp_path / "a.parquet")] == [2_000, 1_000, 2_000, 1_000, 1_002, 2, 1]
+    assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [4_000, 3_001, 2, 2]
+    assert [len(chunk) for chunk in parquet.read(tmp_path / "a.parquet")] == [2_000, 2_000, 2_000, 1_001, 2, 2]
 
 
 class Killed(BaseException):
