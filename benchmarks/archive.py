@@ -79,9 +79,10 @@ def fill(wiring: Wiring, feed: str, rows: int) -> None:
 def subject(directory: Path) -> None:
     """The archive, as its task runs it; says rows, seconds and the peak of memory. What is imported once is not measured,
     here and there."""
-    from app.objects.parquet import schema
+    import pyarrow.parquet  # noqa: F401
 
-    schema()
+    import app.pipeline.archive  # noqa: F401
+
     wiring = wired(directory)
     (entry,) = wiring.ledger.segments(SEALED)
     began_s = time.perf_counter()

@@ -4,121 +4,101 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from buffer import FILES
+
 Run = dict[str, Any]
-#: What is asked, its target, and of one run: the figure, the floor (None: there is none), their ratio (None: as floor).
-Question = tuple[str, str, Callable[[Run], float], Callable[[Run], float] | None, Callable[[Run], float] | None]
+#: What is asked, its target, and where in a run its figure stands, its floor, their ratio ("": there is none).
+Question = tuple[str, str, str, str, str]
 
 
-def _ingest(connections: int) -> Callable[[Run], Run]:
-    return lambda run: next(one for one in run["ingest"] if one["connections"] == connections)
-
-
-def _archive(feed: str, rows: int) -> Callable[[Run], Run]:
-    return lambda run: next(one for one in run["archive"] if (one["feed"], one["rows"]) == (feed, rows))
-
-
-def _latency(rate: int) -> Callable[[Run], Run]:
-    return lambda run: next(one for one in run["latency"] if one["rate"] == rate)
-
-
-def questions() -> list[Question]:
+def questions() -> Iterator[Question]:
     """In the order of the table."""
-    found: list[Question] = []
     for connections, target in ((1, ""), (20, "25,000; 50,000 with the fastest transport"), (200, "15,000")):
-        one = _ingest(connections)
-        found += [
-            (
-                f"frames/s over TLS, {connections} connections, kept for 60 s", target,
-                lambda run, one=one: one(run)["frames_per_s"], None, None,
-            ),
-            (
-                f"processor of a stream process for a frame there, us; bare websocket-client ({connections})", "ratio <= 1.5",
-                lambda run, one=one: one(run)["stream_us_per_frame"], lambda run, one=one: one(run)["bare"]["same_us"],
-                lambda run, one=one: one(run)["cpu_ratio"],
-            ),
-        ]  # fmt: skip
+        at = f"ingest[connections={connections}]"
+        yield f"frames/s over TLS, {connections} connections, kept for 60 s", target, f"{at}.frames_per_s", "", ""
+        what = f"processor of a stream process for a frame there, µs; bare websocket-client ({connections})"
+        yield what, "ratio <= 1.5", f"{at}.stream_us_per_frame", f"{at}.bare.same_us", f"{at}.cpu_ratio"
     for rate in (1_000, 5_000, 10_000):
-        target = "<= 80" if rate == 10_000 else ""
-        at = _latency(rate)
-        found.append(
-            (
-                f"socket -> Redis at {rate:,}/s, p99 ms",
-                target,
-                lambda run, at=at: at(run)["redis"]["p99_ms"],
-                None,
-                None,
-            )
-        )
+        at, target = f"latency[rate={rate}]", "<= 80" if rate == 10_000 else ""
+        for end in ("redis", "segment"):
+            where = "Redis" if end == "redis" else "segment"
+            yield f"socket -> {where} at {rate:,}/s, p99 ms", target, f"{at}.{end}.p99_ms", "", ""
+            target = ""
     for table in ("orderbooks", "trades"):
-        of: Callable[[Run], Run] = lambda run, table=table: run["flush"][table]  # noqa: E731
-        found.append((
-            f"flush, {table}, rows/s; sqlite3.executemany", "ratio >= 0.8", lambda run, of=of: of(run)["flush_rows_per_s"],
-            lambda run, of=of: of(run)["floor_rows_per_s"], lambda run, of=of: of(run)["ratio"],
-        ))  # fmt: skip
+        at = f"flush.{table}"
+        yield (
+            f"flush, {table}, rows/s; sqlite3.executemany", "ratio >= 0.8",
+            f"{at}.flush_rows_per_s", f"{at}.floor_rows_per_s", f"{at}.ratio",
+        )  # fmt: skip
     for feed in ("orderbook", "trade"):
         for rows in (100_000, 1_000_000):
-            kept = _archive(feed, rows)
-            found += [
-                (
-                    f"archive, {rows:,} rows of {feed}, rows/s; bare select -> ParquetWriter", "ratio >= 0.8",
-                    lambda run, kept=kept: kept(run)["rows_per_s"], lambda run, kept=kept: kept(run)["floor_rows_per_s"],
-                    lambda run, kept=kept: kept(run)["ratio"],
-                ),
-                (
-                    f"its peak memory, MiB; the floor's ({rows:,} of {feed})", "<= 150",
-                    lambda run, kept=kept: kept(run)["peak_mib"], lambda run, kept=kept: kept(run)["floor_peak_mib"], None,
-                ),
-            ]  # fmt: skip
-    found.append((
-        "socket -> segment beside the archive, p99 ms; without", "ratio <= 2", lambda run: run["beside"]["beside"]["p99_ms"],
-        lambda run: run["beside"]["quiet"]["p99_ms"], lambda run: run["beside"]["ratio"],
-    ))  # fmt: skip
-    found += [
-        ("all processes at rest but Redis, MiB", "<= 700", lambda run: run["footprint"]["rest_total_mib"], None, None),
-        ("all processes at 1,000 events/s, cores", "", lambda run: run["footprint"]["work_total_cores"], None, None),
-        ("`import app`, s", "<= 0.4", lambda run: run["footprint"]["imports"]["app_s"], None, None),
-        ("start to first stored event, s", "", lambda run: run["footprint"]["first_row_s"], None, None),
-    ]
-    for processes in (1, 2):
-        found.append((
-            f"frames/s with {processes} stream processes, steps of a ladder", "",
-            lambda run, processes=processes: next(
-                one["frames_per_s"] for one in run["scale"]["processes"] if one["stream_processes"] == processes
-            ), None, None,
-        ))  # fmt: skip
-    return found
+            at = f"archive[feed={feed},rows={rows}]"
+            what = f"archive, {rows:,} rows of {feed}, rows/s; bare select -> ParquetWriter"
+            yield what, "ratio >= 0.8", f"{at}.rows_per_s", f"{at}.floor_rows_per_s", f"{at}.ratio"
+            yield (
+                f"its peak memory, MiB; the floor's ({rows:,} of {feed})",
+                "<= 143 (150 MB)",
+                f"{at}.peak_mib",
+                f"{at}.floor_peak_mib",
+                "",
+            )
+    what = "socket -> segment beside the archive, p99 ms; without"
+    yield what, "ratio <= 2", "beside.beside.p99_ms", "beside.quiet.p99_ms", "beside.ratio"
+    for what, *_ in FILES:
+        yield (
+            f"{what} frames, 50 a batch, times smaller in Redis than their text",
+            ">= 3",
+            f"buffer[what={what}].batches.50.smaller",
+            "",
+            "",
+        )
+    yield "all processes at rest but Redis, MiB", "<= 700", "footprint.rest_total_mib", "", ""
+    yield "all processes at 1,000 events/s, cores", "", "footprint.work_total_cores", "", ""
+    yield "`import app`, s", "<= 0.4", "footprint.imports.app_s", "", ""
+    yield "`import app.celery`, s", "", "footprint.imports.celery_app_s", "", ""
+    yield "start to first stored event, s", "", "footprint.first_row_s", "", ""
+    for count in (1, 2):
+        what = f"frames/s with {count} stream processes, steps of a ladder"
+        yield what, "", f"scale.processes[stream_processes={count}].frames_per_s", "", ""
+    for markets in (5, 50, 500):
+        yield f"stream worker at rest with {markets} markets, cores", "", f"scale.rest[markets={markets}].cores", "", ""
 
 
 def lines(runs: list[Run]) -> list[str]:
-    """The table in Markdown: medians over `runs`; of a figure of several runs, the least and the greatest too."""
+    """The table in Markdown: medians over `runs`, the least and the greatest too where there are several."""
     made = [
         "| what | target | median (least to greatest) | floor | ratio | runs |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for what, target, figure, floor, ratio in questions():
-        mine = _each(runs, figure)
-        if not mine:
-            continue
-        spread = f" ({_said(min(mine))} to {_said(max(mine))})" if len(mine) > 1 else ""
-        cells = [what, target, _said(statistics.median(mine)) + spread]
-        cells += [_said(statistics.median(_each(runs, ask))) if ask else "" for ask in (floor, ratio)]
-        made.append(f"| {' | '.join([*cells, str(len(mine))])} |")
+    for what, target, *places in questions():
+        figures, floors, ratios = (
+            [found for run in runs if (found := _at(run, place)) is not None] for place in places
+        )
+        if figures:
+            spread = f" ({_said(min(figures))} to {_said(max(figures))})" if len(figures) > 1 else ""
+            floor, ratio = (_said(statistics.median(found)) if found else "" for found in (floors, ratios))
+            cells = (what, target, _said(statistics.median(figures)) + spread, floor, ratio, str(len(figures)))
+            made.append(f"| {' | '.join(cells)} |")
     return made
 
 
-def _each(runs: list[Run], ask: Callable[[Run], float]) -> list[float]:
-    """Of the runs that have it: a benchmark may have failed."""
-    found = []
-    for run in runs:
-        try:
-            found.append(ask(run))
-        except (KeyError, StopIteration):
-            continue
-    return found
+def _at(run: Run, place: str) -> float | None:
+    """The figure at `place`: names of keys, and in brackets what an element of a list must say. None: it was not measured."""
+    found: Any = run
+    try:
+        for word in place.split(".") if place else [""]:
+            name, _, wanted = word.rstrip("]").partition("[")
+            found = found[name]
+            for key, _, value in (one.partition("=") for one in wanted.split(",") if one):
+                found = [one for one in found if str(one[key]).removesuffix(".0") == value]
+            found = found[0] if wanted else found
+    except (KeyError, IndexError):
+        return None
+    return float(found)
 
 
 def _said(value: float) -> str:
