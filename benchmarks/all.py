@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -28,11 +29,15 @@ def once() -> tuple[dict[str, Any], int]:
     for name in ORDER:
         print(f"\n{name}", file=sys.stderr, flush=True)
         began_s = time.monotonic()
-        run = subprocess.run([sys.executable, str(HERE / f"{name}.py")], stdout=subprocess.PIPE, text=True)
-        if run.returncode:
+        with subprocess.Popen([sys.executable, str(HERE / f"{name}.py")], stdout=subprocess.PIPE, text=True) as process:
+            try:
+                told, _ = process.communicate()
+            finally:
+                process.terminate()  # where this one is told to end; it ends what it started
+        if process.returncode:
             failed += 1
             continue
-        found |= json.loads(run.stdout.splitlines()[-1])
+        found |= json.loads(told.splitlines()[-1])
         print(f"({time.monotonic() - began_s:.0f} s)", file=sys.stderr)
     return found, failed
 
@@ -41,6 +46,7 @@ def main() -> int:
     """The number of benchmarks that failed."""
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--runs", type=int, default=1)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     runs, failed = [], 0
     for _ in range(words.parse_args().runs):
         found, wrong = once()

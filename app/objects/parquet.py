@@ -48,7 +48,7 @@ _VARYING = tuple(name for name, _, _ in COLUMNS if name not in _CONSTANT)
 CHUNK_ROWS = 2_000
 CHUNK_BYTES = 256 * 1024
 #: A row group is closed by the chunk that brings it to this much text, in bytes, or this many rows. It bounds the memory,
-#: and so does their number: the writer keeps 6 KiB of each to the end (docs/performance.md).
+#: and so does their number: the writer keeps 7 KiB of each to the end (docs/performance.md).
 GROUP_BYTES = 8 * 1024 * 1024
 GROUP_ROWS = 100_000
 MINUTE_US = 60_000_000

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -28,6 +29,9 @@ HERE = Path(__file__).resolve().parent
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 NEVER = threading.Event()
+
+# Told to end, a benchmark ends what it started.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
 class Load:
