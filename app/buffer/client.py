@@ -13,11 +13,15 @@ from redis.retry import Retry
 
 from app.errors import BufferFull, BufferUnavailable
 
+#: A connection for each thread that asks at the same time: redis-py's own bound of 100 refused the senders of 200 streams.
+MOST_CONNECTIONS = 10_000
+
 
 def connect(url: str, timeout_s: float) -> redis.Redis:
     """A client whose calls raise after `timeout_s` instead of waiting; nothing is sent before the first call."""
     return redis.Redis.from_url(
         url,
+        max_connections=MOST_CONNECTIONS,
         socket_timeout=timeout_s,
         socket_connect_timeout=timeout_s,
         socket_keepalive=True,

@@ -18,8 +18,9 @@ from app.model import Batch, EpochEnd, Event, Gap, Loss, Quarantined, runs
 
 Unit = Event | Quarantined | Gap
 
-#: Where so many full batches wait, a reader lets the sender go first, for so long at most.
-BEHIND_BATCHES, GIVE_WAY_S = 2, 0.005
+#: Where so many full batches wait, a reader lets the sender go first, for so long at most; and where half of the bytes are
+#: taken that this stream or its process may hold, so many times as long.
+BEHIND_BATCHES, GIVE_WAY_S, HALF_FULL = 2, 0.005, 50
 
 #: What a record takes beside its text, roughly.
 OVERHEAD_BYTES = 200
@@ -69,6 +70,11 @@ class Lane:
         self.ended: EpochEnd | None = None
         self.batches = 0
 
+    @property
+    def waits(self) -> bool:
+        """Whether there is something to take."""
+        return bool(self.units or self.losses or self.ended or not self.batches)
+
     def add(self, units: Iterable[Unit]) -> list[Event | Quarantined]:
         """Queue units; returns those that were refused, and whose numbers are declared lost."""
         return self._outbox.add(self, units)
@@ -106,6 +112,8 @@ class Outbox:
         lock = threading.RLock()
         self._ready, self._taken = threading.Condition(lock), threading.Condition(lock)
         self._closed = self._abandoned = False
+        #: The taker waits, and not for more.
+        self._idle = False
         #: Units refused so far, for logs and metrics; the truth is in the losses.
         self.refused = 0
 
@@ -151,20 +159,18 @@ class Outbox:
             self._allowance.add(held_bytes - self._held_bytes)
             self._held_bytes = held_bytes
             self._queued += len(lane.units) - before
-            if queued < self._max_events <= self._queued:
+            if queued < self._max_events <= self._queued or (self._idle and lane.waits):
                 self._ready.notify()
-            if self._behind() and self._give_way_s and not self._closed:
-                self._taken.wait(self._give_way_s)
+            if not self._closed and (wait_s := self._behind() * self._give_way_s):
+                self._taken.wait(wait_s)
         return refused
 
-    def _behind(self) -> bool:
-        """Whether full batches wait, or half of the bytes of this queue, or of all queues of the process, are taken."""
+    def _behind(self) -> int:
+        """How many times `give_way_s` a reader is to wait for the sender; 0: it is not behind."""
         allowance = self._allowance
-        return (
-            self._queued >= BEHIND_BATCHES * self._max_events
-            or self._held_bytes * 2 >= self._max_bytes
-            or allowance.held_bytes * 2 >= allowance.max_bytes
-        )
+        if self._held_bytes * 2 >= self._max_bytes or allowance.held_bytes * 2 >= allowance.max_bytes:
+            return HALF_FULL if self._queued else 0
+        return int(self._queued >= BEHIND_BATCHES * self._max_events)
 
     def _declare(self, lane: Lane, unit: Event | Quarantined) -> None:
         key = unit.symbol, unit.feed
@@ -202,16 +208,21 @@ class Outbox:
             self._by_symbol.clear()
             return left
 
-    def take(self, wait_s: float) -> Batch | None:
-        """The next batch: at most `max_events` of one epoch; None when nothing waits after `wait_s`.
+    def take(self, wait_s: float, pause_s: float = 0.0) -> Batch | None:
+        """The next batch: at most `max_events` of one epoch. Where nothing waits, the first that comes within `wait_s`.
 
+        Before, `pause_s` is waited for more, unless a full batch waits or an epoch begins or ends. None: nothing came.
         An epoch that is over goes out to its end before others; epochs that are going on take turns.
         """
         with self._ready:
-            if not self._closed and self._queued < self._max_events:
+            if pause_s > 0 and not self._closed and self._queued < self._max_events:
+                self._ready.wait(pause_s)
+            if not self._closed and not any(lane.waits for lane in self._lanes):
+                self._idle = True
                 self._ready.wait(wait_s)
+                self._idle = False
             for lane in sorted(self._lanes, key=lambda lane: lane.ended is None):
-                if lane.units or lane.losses or lane.ended or not lane.batches:
+                if lane.waits:
                     self._lanes.remove(lane)
                     batch = self._batch(lane)
                     self._taken.notify_all()

@@ -24,6 +24,8 @@ from app.pipeline.outbox import Outbox
 
 #: After Redis did not answer or was full, the next attempt comes after so long; batches go to the spool meanwhile.
 RETRY_S = 1.0
+#: Where nothing comes, lease and state are looked at so often.
+IDLE_S = 0.25
 #: The spool is drained for so long at a time.
 DRAIN_MOMENT_S = 0.5
 #: Batches taken out of the spool for each one that goes in, while full batches wait in memory.
@@ -53,6 +55,8 @@ class Sender:
         self._now_s = monotonic_s
         self._crowd_events, self._crowded = crowd_events, crowded
         self._crowded_s = 0.0
+        #: The next batch that is not full is taken then.
+        self._next_s = 0.0
         self._publish = publish
         self._codec = BatchCodec()
         #: Taken from the outbox, not yet encoded; encoded, not yet delivered.
@@ -104,7 +108,10 @@ class Sender:
         """Bring one batch on its way; False when nothing waits in memory."""
         if self._in_hand is None:
             if self._taken is None:
-                self._taken = self._outbox.take(self._interval_s)
+                self._taken = self._outbox.take(
+                    self._interval_s if self._spool else IDLE_S, pause_s=self._next_s - self._now_s()
+                )
+                self._next_s = self._now_s() + self._interval_s
                 self.latency.add(self._taken.events if self._taken is not None else ())
             if self._taken is None:
                 self._drain()

@@ -210,12 +210,32 @@ def test_a_gap_is_never_refused() -> None:
 
 
 def waiting(box: Outbox, act: Callable[[], object]) -> Batch | None:
-    """What a taker that waits for a minute gets when `act` is done."""
+    """What a taker that waits a minute for more gets when `act` is done."""
+    return while_taken(box, act, 0, 60)
+
+
+def while_taken(box: Outbox, act: Callable[[], object], wait_s: float, pause_s: float) -> Batch | None:
     got: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
-    taker = Thread(target=lambda: got.put(box.take(60)), daemon=True)
+    taker = Thread(target=lambda: got.put(box.take(wait_s, pause_s)), daemon=True)
     taker.start()
     act()
     return got.get(timeout=10)
+
+
+def test_what_comes_while_nothing_is_waited_for_is_taken_at_once() -> None:
+    box = outbox()
+    lane = box.begin(Epoch("e", 1))
+    assert box.take(0) is not None  # the epoch's first batch
+    first = while_taken(box, lambda: add(lane, event(1)), 60, 0)
+    assert first is not None and [e.number for e in first.events] == [1]
+
+
+def test_what_comes_in_the_pause_is_taken_together_when_it_is_over() -> None:
+    box = outbox()
+    lane = box.begin(Epoch("e", 1))
+    assert box.take(0) is not None
+    batch = while_taken(box, lambda: [add(lane, event(n)) for n in (1, 2)], 0, 0.5)
+    assert batch is not None and [e.number for e in batch.events] == [1, 2]
 
 
 def test_a_taker_is_woken_by_a_new_epoch_its_end_a_full_batch_and_the_close() -> None:
