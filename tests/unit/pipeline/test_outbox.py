@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import app.pipeline.outbox as outbox_module
 from app.model import ORDERBOOK, TRADE, UNDECODED, Batch, EpochEnd, Event, Gap, Loss, Quarantined, Range, runs
 from app.pipeline.outbox import OVERHEAD_BYTES, Allowance, Epoch, Lane, Outbox
 
@@ -276,11 +277,20 @@ def test_a_reader_that_is_ahead_goes_on_when_the_sender_has_taken_a_batch(behind
     assert [e.number for batch in [first, *taken(box)] for e in batch.events] == [1, 2, 3, 4]
 
 
-def test_a_reader_whose_sender_takes_nothing_goes_on_all_the_same() -> None:
-    box = outbox(give_way_s=0.001, max_events=1, markets=1)
+def test_a_reader_whose_sender_takes_nothing_goes_on_and_waits_no_more_until_it_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outbox_module, "VAIN_S", 0.003)
+    box = outbox(give_way_s=0.001, max_events=1, max_bytes=100 * OVERHEAD_BYTES, markets=1)
     lane = box.begin(Epoch("e", 1))
-    assert [lane.add([event(number)]) for number in range(1, 51)] == [[]] * 50
-    assert lane.add([event(51)]) == [event(51)]
+    waits: list[float] = []
+    monkeypatch.setattr(box._taken, "wait", lambda s: waits.append(s))
+    for number in range(1, 11):
+        assert lane.add([event(number)]) == []
+    assert waits == [0.001] * 3
+    assert box.take(0) is not None
+    assert lane.add([event(11)]) == []
+    assert waits == [0.001] * 4
 
 
 def test_a_closed_queue_still_gives_what_it_holds() -> None:
