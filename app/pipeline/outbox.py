@@ -21,8 +21,6 @@ Unit = Event | Quarantined | Gap
 #: Where so many full batches wait, a reader lets the sender go first, for so long at most; and where half of the bytes are
 #: taken that this stream or its process may hold, so many times as long.
 BEHIND_BATCHES, GIVE_WAY_S, HALF_FULL = 2, 0.005, 50
-#: Where nothing was taken for so long of waiting, nobody waits before something is: neither Redis nor the spool takes it.
-VAIN_S = 2.0
 
 #: What a record takes beside its text, roughly.
 OVERHEAD_BYTES = 200
@@ -116,8 +114,8 @@ class Outbox:
         self._closed = self._abandoned = False
         #: The taker waits, and not for more.
         self._idle = False
-        #: How long readers have waited since something was taken.
-        self._vain_s = 0.0
+        #: Neither Redis nor the spool takes anything, says the sender: no reader waits for it.
+        self.stuck = False
         #: Units refused so far, for logs and metrics; the truth is in the losses.
         self.refused = 0
 
@@ -165,9 +163,8 @@ class Outbox:
             self._queued += len(lane.units) - before
             if queued < self._max_events <= self._queued or (self._idle and lane.waits):
                 self._ready.notify()
-            wait_s = self._behind() * self._give_way_s
-            if wait_s and self._vain_s < VAIN_S and not self._closed and not self._taken.wait(wait_s):
-                self._vain_s += wait_s
+            if not (self._closed or self.stuck) and (wait_s := self._behind() * self._give_way_s):
+                self._taken.wait(wait_s)
         return refused
 
     def _behind(self) -> int:
@@ -230,7 +227,6 @@ class Outbox:
                 if lane.waits:
                     self._lanes.remove(lane)
                     batch = self._batch(lane)
-                    self._vain_s = 0.0
                     self._taken.notify_all()
                     if batch.end is None:
                         self._lanes.append(lane)

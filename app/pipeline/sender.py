@@ -106,6 +106,7 @@ class Sender:
 
     def _deliver_next(self) -> bool:
         """Bring one batch on its way; False when nothing waits in memory."""
+        self._outbox.stuck = bool(self.spool_refusal)
         if self._in_hand is None:
             if self._taken is None:
                 self._taken = self._outbox.take(

@@ -12,9 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import app.pipeline.outbox as outbox_module
 from app.model import ORDERBOOK, TRADE, UNDECODED, Batch, EpochEnd, Event, Gap, Loss, Quarantined, Range, runs
-from app.pipeline.outbox import OVERHEAD_BYTES, Allowance, Epoch, Lane, Outbox
+from app.pipeline.outbox import HALF_FULL, OVERHEAD_BYTES, Allowance, Epoch, Lane, Outbox
 
 MARKETS = ("A", "B", "C")
 END = EpochEnd(99, "stop", ())
@@ -277,20 +276,16 @@ def test_a_reader_that_is_ahead_goes_on_when_the_sender_has_taken_a_batch(behind
     assert [e.number for batch in [first, *taken(box)] for e in batch.events] == [1, 2, 3, 4]
 
 
-def test_a_reader_whose_sender_takes_nothing_goes_on_and_waits_no_more_until_it_does(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(outbox_module, "VAIN_S", 0.003)
-    box = outbox(give_way_s=0.001, max_events=1, max_bytes=100 * OVERHEAD_BYTES, markets=1)
+def test_a_reader_waits_a_moment_for_its_sender_and_not_for_one_that_is_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    box = outbox(give_way_s=0.001, max_events=1, max_bytes=4 * OVERHEAD_BYTES)
     lane = box.begin(Epoch("e", 1))
     waits: list[float] = []
-    monkeypatch.setattr(box._taken, "wait", lambda s: waits.append(s))
-    for number in range(1, 11):
-        assert lane.add([event(number)]) == []
-    assert waits == [0.001] * 3
-    assert box.take(0) is not None
-    assert lane.add([event(11)]) == []
-    assert waits == [0.001] * 4
+    monkeypatch.setattr(box._taken, "wait", waits.append)
+    assert [lane.add([event(n)]) for n in (1, 2)] == [[], []]
+    assert waits == [0.001 * HALF_FULL]
+    box.stuck = True
+    assert lane.add([event(3)]) == []
+    assert waits == [0.001 * HALF_FULL]
 
 
 def test_a_closed_queue_still_gives_what_it_holds() -> None:
