@@ -112,11 +112,11 @@ class Sender:
                 self._taken = self._outbox.take(
                     self._interval_s if self._spool else IDLE_S, pause_s=self._next_s - self._now_s()
                 )
+                if self._taken is None:
+                    self._drain()
+                    return False
                 self._next_s = self._now_s() + self._interval_s
-                self.latency.add(self._taken.events if self._taken is not None else ())
-            if self._taken is None:
-                self._drain()
-                return False
+                self.latency.add(self._taken.events)
             self._in_hand = self._encoded(self._taken)
             self._taken = None
         if not self._spool and self._push(self._in_hand):

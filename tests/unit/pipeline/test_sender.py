@@ -116,3 +116,23 @@ def test_batches_go_to_redis_in_order_past_a_spool(rig: Rig, tmp_path: Path) -> 
     assert found[0].epoch == held.epoch
     assert [e.number for batch in found for e in batch.events] == list(range(1, 36))
     assert not sender._spool
+
+
+def test_a_batch_is_followed_by_a_pause_and_a_look_that_found_nothing_by_none(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox, sender = parts(rig, tmp_path)
+    monkeypatch.setattr(sender, "_interval_s", 600.0)
+    pauses: list[float] = []
+
+    def take(wait_s: float, pause_s: float) -> Batch | None:
+        pauses.append(pause_s)
+        return Outbox.take(outbox, 0)
+
+    monkeypatch.setattr(outbox, "take", take)
+    assert not sender._deliver_next() and not sender._deliver_next()
+    lane = outbox.begin(Epoch("ab" * 16, 1))
+    assert lane.add([event(1)]) == []
+    assert sender._deliver_next() and not sender._deliver_next()
+    assert [e.number for batch in delivered(rig) for e in batch.events] == [1]
+    assert [pause_s > 0 for pause_s in pauses] == [False, False, False, True]
