@@ -161,7 +161,8 @@ def read(source: Path | BinaryIO) -> Iterator[list[Row]]:
     """
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(source) as file:
+    # Read by the thread that asks: one of Arrow's that is still in Python when the process ends aborts it (SIGABRT).
+    with pq.ParquetFile(source, pre_buffer=False) as file:
         if not file.schema_arrow.equals(schema()):
             raise ValueError(f"{source}: its columns are not those of an archived object: {file.schema_arrow.names}")
         for group in range(file.num_row_groups):

@@ -152,8 +152,10 @@ def test_answers_over_rest_agree_where_they_can_be_compared(recorded: Recorded) 
         if row["kind"] == "rest":
             verdicts.setdefault(row["exchange"], set()).add(row["verdict"])
     assert {exchange for exchange, said in verdicts.items() if "broken" in said} == set()
-    # Asked at the halt, the last row has the answer's number. This Upbit's answer bears the time of the question.
-    assert {exchange for exchange, said in verdicts.items() if "proved" in said} == {"binance", "okx", "bybit"}
+    # Asked at the halt, the last row has the answer's number. This Upbit's answer bears the time of the question, in
+    # milliseconds: now and then a row has the same.
+    proved = {exchange for exchange, said in verdicts.items() if "proved" in said}
+    assert proved - {"upbit"} == {"binance", "okx", "bybit"}
     assert verdicts["coinbase"] == {"unknowable"}
     assert (recorded.first["broken"], recorded.second["broken"]) == (0, 0)
 

@@ -263,6 +263,19 @@ def test_memory_does_not_grow_with_the_rows(few: int, many: int, size: int, tmp_
     assert growth_kib < 24 * 1024
 
 
+def test_a_file_is_read_by_the_thread_that_asks(tmp_path: Path) -> None:
+    path = tmp_path / "object.parquet"
+    write(path, [ROWS])
+    script = (
+        "import os, sys; import pyarrow.parquet; from app.objects import parquet; before = os.listdir('/proc/self/task')\n"
+        "with open(sys.argv[1], 'rb') as file: rows = list(parquet.read(file))\n"
+        "print(len(rows[0]), set(os.listdir('/proc/self/task')) - set(before))"
+    )
+    environment = {**os.environ, "PYTHONPATH": ROOT}
+    ended = subprocess.run([sys.executable, "-c", script, str(path)], env=environment, capture_output=True, text=True)
+    assert ended.stdout == "3 set()\n"
+
+
 def test_importing_the_object_side_loads_neither_pyarrow_nor_boto3() -> None:
     script = (
         "import sys, app.objects.parquet, app.objects.bucket, app.objects.local, app.objects.manifest\n"
