@@ -17,15 +17,17 @@ from app.buffer.budget import Budget
 from app.buffer.client import connect
 from app.buffer.events import EventBuffer
 from app.buffer.lease import Holding, Lease
-from app.buffer.spool import Spool
+from app.buffer.spool import Bound, Spool
 from app.buffer.tally import Reporter, Tally
 from app.clock import monotonic_s, sleep, wall_us
 from app.config import ExchangeSettings, Settings
 from app.errors import BufferFull, BufferUnavailable, CollectorError, LedgerElsewhere, OwnedElsewhere
 from app.exchanges.base import Pace
 from app.model import ORDERBOOK, Market
+from app.pipeline.carrier import Carrier
 from app.pipeline.outbox import Allowance
 from app.pipeline.plan import Stream, chosen
+from app.pipeline.reader import Reader
 from app.pipeline.replan import Replan
 from app.pipeline.room import Disk
 
@@ -73,7 +75,11 @@ class Wiring:
         #: In doubt: the files that are written have to be looked at, when a process starts and when SQLite says so.
         self.segments_in_doubt, self.disk = True, Disk.of(settings, monotonic_s)
         #: One for all streams of the process; made here, because streams begin at the same moment on many threads.
-        self.allowance = Allowance(settings.buffer.process_max_bytes)
+        self.allowance, self.reader = Allowance(settings.buffer.process_max_bytes), Reader(monotonic_s)
+        self.carrier = Carrier(
+            lambda some: self.buffer.push_all(some), settings.buffer.batch_interval_ms / 1000, monotonic_s
+        )
+        self._spools = Bound(settings.spool.dir, settings.spool.max_bytes, monotonic_s)
         self.unreleased: dict[str, Lease] = {}  # locks of runs that ended while Redis was away, by name
         self._repairs: tuple[Mapping[str, ExchangeSettings], Repairs] | None = None
 
@@ -221,7 +227,7 @@ class Wiring:
         return Lease(self.redis, self.settings.redis.prefix, name, token or f"{whoami()}:{os.urandom(4).hex()}", ttl_s)
 
     def spool(self, stream: str) -> Spool:
-        return Spool(self.settings.spool.dir, stream, self.settings.spool.max_bytes, telemetry.spool_damaged)
+        return Spool(self._spools, stream, telemetry.spool_damaged)
 
     def claim_ownership(self, what: str, owner: str, ttl_s: float) -> None:
         """One `owner` of `what` per Redis, remembered for `ttl_s` after its last run.

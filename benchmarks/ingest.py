@@ -14,19 +14,20 @@ from typing import Any
 
 from rig.stack import Cpu, Load, Stack, cpu_s
 
-#: Lag that is no backlog: seconds of frames.
-FLUSH_S = 2
+#: Seconds of frames: growth that is none, and what may wait anywhere. A flush comes every 5 s and takes a while.
+FLUSH_S, WAITS_S = 2, 9
 #: Steps up last so long and are so high; where one was too high, this part of what was taken is held. Below LEAST nothing is
 #: looked for.
 PROBE_S, STEP, DOWN, LEAST = 6.0, 1.3, 0.85, 2_000
 #: Connections -> where the climb begins.
-FOOT = {1: 16_000, 20: 28_000, 200: 14_000}
+FOOT = {1: 24_000, 20: 40_000, 200: 28_000}
 
 
 def sustained(stack: Stack, rate: float, seconds: float) -> dict[str, Any]:
     """Load `stack` for `seconds`; what came of it. `kept`: nothing was refused, and nothing waited longer at the end.
 
-    Over as soon as it is clear that it was not kept: something was refused, or the venue owes a second of frames.
+    Over as soon as it is clear that it was not kept: something was refused, the venue owes a second of frames, or frames
+    wait too long (kernel buffers of 200 sockets hide seconds of them from everybody else).
     """
     before_refused, began_sent = stack.refused(), stack.load.last["sent"]
     stack.load.rate(rate)
@@ -37,7 +38,7 @@ def sustained(stack: Stack, rate: float, seconds: float) -> dict[str, Any]:
         time.sleep(1)
         owed.append(stack.load.last["owed"])
         waiting.append(stack.load.last["sent"] - stack.stored())  # in sockets, memory queues and lists
-        if stack.refused() > before_refused or max(owed) >= rate:
+        if stack.refused() > before_refused or max(owed) >= rate or waiting[-1] > rate * WAITS_S:
             break
     took_s = time.monotonic() - began_s
     cores, sent = cpu.cores(), stack.load.last["sent"] - sent
@@ -48,6 +49,7 @@ def sustained(stack: Stack, rate: float, seconds: float) -> dict[str, Any]:
         and max(owed) < rate
         and sent > 0.95 * rate * took_s
         and grown < rate * FLUSH_S
+        and max(waiting) <= rate * WAITS_S
     )
     return {
         "rate": rate, "sent_per_s": round(sent / took_s), "kept": kept, "refused": stack.refused() - before_refused,

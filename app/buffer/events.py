@@ -7,10 +7,12 @@ from contextlib import suppress
 from typing import NamedTuple, cast
 
 import redis
+from redis.exceptions import NoScriptError
 
 from app.buffer.client import answering, script
 from app.buffer.tap import channel
 from app.codec import BatchCodec, ElementRejected, events_in, identity
+from app.errors import BufferUnavailable
 from app.model import Event, Quarantined
 
 #: Elements that are looked at in one question.
@@ -26,6 +28,21 @@ class Depth(NamedTuple):
     batches: int
     bytes: int
     events: int
+
+
+#: Events that wait in the list now; None: it is full; or why nobody knows whether it was appended.
+Outcome = int | None | BufferUnavailable
+
+
+def _outcome(answer: object) -> Outcome:
+    try:
+        with answering():
+            if isinstance(answer, Exception):
+                raise answer
+    except BufferUnavailable as error:
+        return error
+    waiting = cast(int, answer)
+    return None if waiting < 0 else waiting
 
 
 class EventBuffer:
@@ -46,11 +63,29 @@ class EventBuffer:
         Raises: BufferUnavailable, and then it may or may not have been appended: pushing the same element again is
         safe, the flush counts the second one as a replay.
         """
-        with answering():
-            args: list[str | bytes | int] = [stream, element, events_in(element), self._list_max_bytes]
-            args.append(channel(self._prefix, stream))
-            waiting = cast(int, self._push(keys=self._keys(stream), args=args))
-        return None if waiting < 0 else waiting
+        (outcome,) = self.push_all([(stream, element)])
+        if isinstance(outcome, BufferUnavailable):
+            raise outcome
+        return outcome
+
+    def push_all(self, elements: Sequence[tuple[str, bytes]]) -> list[Outcome]:
+        """As `push`, each (stream, element) in turn, in one question; what came of each."""
+        try:
+            with answering():
+                answers = self._pushed(elements)
+                if any(isinstance(answer, NoScriptError) for answer in answers):  # Redis has not seen it since it began
+                    self._redis.script_load(self._push.script)
+                    answers = self._pushed(elements)
+        except BufferUnavailable as error:
+            return [error] * len(elements)
+        return [_outcome(answer) for answer in answers]
+
+    def _pushed(self, elements: Sequence[tuple[str, bytes]]) -> list[object]:
+        pipe = self._redis.pipeline(transaction=False)
+        for stream, element in elements:
+            args = stream, element, events_in(element), self._list_max_bytes, channel(self._prefix, stream)
+            pipe.evalsha(self._push.sha, 3, *self._keys(stream), *args)
+        return cast(list[object], pipe.execute(raise_on_error=False))
 
     def head(self, stream: str, max_batches: int, max_bytes: int) -> list[bytes]:
         """The oldest elements, left where they are; at least one where there is one. Raises: BufferUnavailable."""

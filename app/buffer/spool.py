@@ -9,6 +9,7 @@ A damaged one is kept beside, as `.damaged`.
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import struct
 import zlib
@@ -26,19 +27,41 @@ _RECORD = struct.Struct(">II")
 FILE_BYTES = 8 * 1024 * 1024
 
 
+#: What the spools of a host hold together is looked up so often; what this process appends meanwhile is added.
+LOOK_S = 1.0
+
+
+class Bound:
+    """At most `max_bytes` in all spools below `root`. Shared by the spools of a process."""
+
+    def __init__(self, root: Path, max_bytes: int, now_s: Callable[[], float]) -> None:
+        self.root, self._max_bytes, self._now_s = root, max_bytes, now_s
+        self._held_bytes, self._look_s = 0, -math.inf
+
+    def take(self, size: int) -> None:
+        """Count `size` bytes in. Raises: SpoolFull, and nothing is counted."""
+        if self._now_s() >= self._look_s:
+            self._held_bytes, self._look_s = size_bytes(self.root), self._now_s() + LOOK_S
+        if self._held_bytes + size > self._max_bytes:
+            raise SpoolFull(self._held_bytes, self._max_bytes)
+        self._held_bytes += size
+
+    def look_again(self) -> None:
+        """There may be less by now."""
+        self._look_s = -math.inf
+
+
 class Spool:
     """The spool of one stream, `root/<stream>/`. Used by one process at a time (see `lock`)."""
 
     def __init__(
         self,
-        root: Path,
+        bound: Bound,
         stream: str,
-        max_bytes: int,
         on_damage: Callable[[str, int, int], None] = lambda path, at_byte, size_bytes: None,
     ) -> None:
-        self.directory = root / stream
-        self._root = root
-        self._max_bytes = max_bytes
+        self.directory = bound.root / stream
+        self._bound = bound
         self._on_damage = on_damage
         self._tail: BinaryIO | None = None
         self._tail_bytes = 0
@@ -103,9 +126,7 @@ class Spool:
         """Write one element durably. Raises: SpoolFull (nothing written); OSError, after which nothing half stays."""
         if self._lock_late and not self.lock():
             raise BlockingIOError(f"{self.directory} is in use by another process of this host")
-        held = size_bytes(self._root)
-        if held + len(element) > self._max_bytes:
-            raise SpoolFull(held, self._max_bytes)
+        self._bound.take(_RECORD.size + len(element))
         if self._tail is None or self._tail_bytes >= FILE_BYTES:
             self._begin_file()
         tail = self._tail
@@ -119,6 +140,7 @@ class Spool:
             os.fsync(tail.fileno())
             self._tail_bytes = tail.tell()
         except OSError:
+            self._bound.look_again()
             self._tail = None  # it may end in half a record: the next append begins a new file
             tail.close()
             if start:
@@ -162,6 +184,7 @@ class Spool:
                 path.rename(path.with_suffix(".damaged"))
             else:
                 path.unlink()
+            self._bound.look_again()
             self._delivered = ("", 0)  # the next file may get this one's number
         self._waiting = False
         return True

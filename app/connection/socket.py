@@ -1,16 +1,14 @@
-"""Blocking reads and writes on one WebSocket. The only importer of `websocket` (websocket-client).
+"""Reads and writes on one WebSocket, by websocket-client; only app/connection/frames.py knows it too.
 
 Frames come out as bytes, undecoded and unvalidated: the library's UTF-8 check is pure Python and slower by a factor of
 forty (docs/decisions/0003), and the session decodes strictly anyway. Pings are answered here, by the library. Every call
 has a timeout; a timeout in the middle of a frame keeps what has been read and goes on at the next call.
-
-The library asks the socket three times for each frame. Here it is asked once for all that is there, and whole frames of the
-plain kind are cut out of that; everything else (control frames, fragments, errors) is the library's (docs/performance.md).
 """
 
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Collection
 from contextlib import suppress
@@ -19,23 +17,21 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import websocket
-from websocket._abnf import frame_buffer
 
 from app.addresses import peer_complaint
 from app.clock import monotonic_s
 from app.connection import tls
 from app.connection.backoff import told_s
+from app.connection.frames import Frames
 
-#: Of a frame that is too large, this many leading bytes are kept for quarantine.
-OVERSIZED_HEAD_BYTES = 64 * 1024
 #: How often a handshake that is overdue is looked at again: it may not have begun to read yet.
 OVERDUE_S = 0.1
-#: Asked of the socket at once: four records of TLS.
-READ_BYTES = 64 * 1024
-#: First byte of a frame that is a whole message, text or binary.
-_WHOLE = (0x81, 0x82)
 #: A peer that sends nothing but pings must not keep the reader from its timers.
 CONTROL_FRAMES_IN_A_ROW = 16
+#: What is to be received without waiting is over after this, however much comes.
+AT_ONCE_S = 0.05
+#: A request that the peer's full window does not take ends the connection after this: others wait for the same thread.
+SEND_S = 1.0
 
 
 class ConnectionFailed(Exception):
@@ -63,96 +59,6 @@ class ConnectionEnded(Exception):
         return f"close frame {self.code} {self.text!r}" if self.code is not None else self.text
 
 
-class FrameTooLarge(Exception):
-    """A frame of `size_bytes`, over the cap. `head` holds its first bytes; the connection cannot be read any further."""
-
-    def __init__(self, size_bytes: int, head: bytes) -> None:
-        super().__init__(size_bytes)
-        self.size_bytes, self.head = size_bytes, head
-
-    def __str__(self) -> str:
-        return f"a frame of {self.size_bytes} bytes"
-
-
-class _Frames(frame_buffer):
-    """The library's frame reader, which reads ahead, and with a bound: it would allocate whatever length the peer announces."""
-
-    max_bytes: int
-    #: Bytes of the fragments of the current message read so far.
-    fragments = 0
-    #: Read from the socket; from `_at` on not yet taken.
-    _ahead, _at = b"", 0
-
-    def recv_strict(self, bufsize: int) -> bytes:
-        """The next `bufsize` bytes. What was read before a timeout stays read."""
-        left = len(self._ahead) - self._at
-        if left < bufsize:
-            chunks = [self._ahead[self._at :]]
-            try:
-                while left < bufsize:
-                    chunks.append(self.recv(READ_BYTES))
-                    left += len(chunks[-1])
-            finally:
-                self._ahead, self._at = b"".join(chunks), 0
-        begin, self._at = self._at, self._at + bufsize
-        return self._ahead[begin : self._at]
-
-    def whole(self) -> list[bytes]:
-        """Payloads of the messages that come next, each in one frame, as far as they were read.
-
-        Where the first is not there to its end the socket is asked once. Empty where that did not bring enough, or where
-        something else comes next: both are for the library to read.
-        """
-        found: list[bytes] = []
-        if self.header is None and not self.fragments and self._cut(found) and not found:
-            self._ahead, self._at = self._ahead[self._at :] + self.recv(READ_BYTES), 0
-            self._cut(found)
-        return found
-
-    def _cut(self, found: list[bytes]) -> bool:
-        """Take whole messages into `found`. True where what follows was not read to its end, False where it is none."""
-        ahead, at, end = self._ahead, self._at, len(self._ahead)
-        plain = True
-        while end - at >= 2:
-            size, start = ahead[at + 1], at + 2
-            plain = ahead[at] in _WHOLE and size <= 127
-            if not plain:
-                break
-            if size > 125:
-                start = at + (4 if size == 126 else 10)
-                if start > end:
-                    break
-                size = int.from_bytes(ahead[at + 2 : start])
-                plain = size <= self.max_bytes
-            if not plain or start + size > end:
-                break
-            at = start + size
-            found.append(ahead[start:at])
-        self._at = at
-        return plain
-
-    def rest(self) -> list[bytes]:
-        """Whole messages that stand behind a frame at which reading failed."""
-        found: list[bytes] = []
-        if self.header is None and not self.fragments:
-            self._cut(found)
-        return found
-
-    def recv_mask(self) -> None:
-        # The step between length and payload, which a timeout inside the head brings us to again.
-        size = (self.length or 0) + self.fragments
-        if size > self.max_bytes:
-            head = self.recv_strict(min(self.length or 0, OVERSIZED_HEAD_BYTES))
-            raise FrameTooLarge(size, head)
-        super().recv_mask()
-
-    def recv_frame(self) -> Any:
-        frame = super().recv_frame()
-        if frame.opcode < 8:  # control frames may stand between fragments
-            self.fragments = 0 if frame.fin else self.fragments + len(frame.data)
-        return frame
-
-
 class Socket:
     """An open connection. Used by one thread only."""
 
@@ -160,6 +66,8 @@ class Socket:
     _until_s = 0.0
     #: The end that the next `receive` tells.
     _ended: ConnectionEnded | None = None
+    #: All that was read has been handed out, as far as it is complete: the next comes when the socket has something.
+    dry = True
 
     def __init__(
         self,
@@ -184,7 +92,7 @@ class Socket:
             skip_utf8_validation=True,
             enable_multithread=False,
         )
-        self._frames = _Frames(self._read, True)
+        self._frames = Frames(self._read, True)
         self._frames.max_bytes = max_frame_bytes
         self._ws.frame_buffer = self._frames
         options: dict[str, Any] = {"timeout": connect_timeout_s, "suppress_origin": True, "redirect_limit": 0}
@@ -240,14 +148,16 @@ class Socket:
     def receive(self, timeout_s: float) -> list[bytes]:
         """Payloads of the data frames that are there, in order; none when none was complete within `timeout_s`.
 
-        Raises: ConnectionEnded, FrameTooLarge.
+        0: only what is there already. Raises: ConnectionEnded, FrameTooLarge.
         """
         if self._ended is not None:
             raise self._ended
         self._set_timeout(timeout_s)
-        self._until_s = monotonic_s() + timeout_s
+        self._until_s = monotonic_s() + (timeout_s or AT_ONCE_S)
+        self.dry, self._frames.waits = False, timeout_s > 0
         try:
             if found := self._frames.whole():
+                self.dry = self._frames.plain and self._frames.failure is None
                 return found
             for _ in range(CONTROL_FRAMES_IN_A_ROW):
                 opcode, frame = self._ws.recv_data_frame(control_frame=True)
@@ -257,6 +167,7 @@ class Socket:
             else:
                 return []
         except websocket.WebSocketTimeoutException:
+            self.dry = True
             return []
         except (websocket.WebSocketException, OSError) as error:
             gone = isinstance(error, websocket.WebSocketConnectionClosedException)
@@ -272,8 +183,8 @@ class Socket:
         return [payload]
 
     def send(self, frame: str | None) -> None:
-        """Send a text frame; None sends a protocol PING. Raises: ConnectionEnded."""
-        self._set_timeout(5.0)
+        """Send a text frame; None sends a protocol PING. Raises: ConnectionEnded, also where it took SEND_S."""
+        self._set_timeout(SEND_S)
         try:
             if frame is None:
                 self._ws.ping()
@@ -294,11 +205,18 @@ class Socket:
         """Let the socket go, at once."""
         self._ws.shutdown()  # type: ignore[no-untyped-call]
 
+    def fileno(self) -> int:
+        """Of the socket: readable when `receive` may have something."""
+        return int(self._ws.fileno())  # type: ignore[no-untyped-call]
+
     def _read(self, size: int) -> bytes:
         """For the frame reader. A peer that always sends a little more in time must not keep `receive` from returning."""
         if monotonic_s() > self._until_s:
             raise websocket.WebSocketTimeoutException
-        data: bytes = self._ws._recv(size)  # type: ignore[no-untyped-call]
+        try:
+            data: bytes = self._ws._recv(size)  # type: ignore[no-untyped-call]
+        except (BlockingIOError, ssl.SSLWantReadError) as error:  # there is nothing, and nobody is to wait for it
+            raise websocket.WebSocketTimeoutException from error
         return data
 
     def _set_timeout(self, timeout_s: float) -> None:

@@ -31,6 +31,7 @@ def assembled(
         share_bytes=lambda: _share_bytes(wiring, wiring.streams.get(stream.name, stream)),
         allowance=wiring.allowance,
         max_events=buffer.batch_max_events,
+        bell=wiring.carrier.bell,
     )
     exchange = exchange_of(stream.exchange, stream.source)
     venue = wiring.settings.exchanges[stream.exchange]
@@ -51,9 +52,10 @@ def assembled(
     sender = Sender(
         stream.name, outbox, wiring.buffer, spool, lease,
         interval_s=buffer.batch_interval_ms / 1000,
+        silence=wiring.carrier.silence,
         monotonic_s=monotonic_s,
         crowd_events=wiring.settings.collector.max_batch_size,
-        crowded=crowded,
+        crowded=lambda: wiring.carrier.nudge(crowded),
         publish=publish,
     )  # fmt: skip
     made.append(
@@ -64,6 +66,8 @@ def assembled(
             outbox=outbox,
             sender=sender,
             stop=stop,
+            reader=wiring.reader,
+            carrier=wiring.carrier,
             monotonic_s=monotonic_s,
             wall_us=wall_us,
             unlisted=lambda stream: unlisted(stream, wiring.budget),

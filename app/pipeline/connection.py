@@ -27,6 +27,7 @@ from app.model import UNCLEAN_END
 from app.pipeline.link import Link, Progress
 from app.pipeline.outbox import Epoch, Outbox
 from app.pipeline.plan import Stream
+from app.pipeline.reader import Reader
 from app.sequence import Continuity
 
 #: While the venue's budget is used up, it is asked again at least so often.
@@ -67,6 +68,7 @@ class Ground(NamedTuple):
     unlisted: Callable[[Stream], dict[str, str] | None]
     #: Why everything is to end, "" while there is no reason to.
     over: Callable[[], str]
+    reader: Reader
     monotonic_s: Callable[[], float]
     wall_us: Callable[[], int]
 
@@ -194,7 +196,7 @@ class Connection:
         close = Close("error", "unexpected")
         link = Link(
             name, socket, session, lane, ground.progress, over=self._over, draining=lambda: self._say("draining"),
-            wish=self._wish, joins=self.joins, unlisted=lambda: ground.unlisted(self.stream) or {},
+            wish=self._wish, joins=self.joins, reader=ground.reader, unlisted=lambda: ground.unlisted(self.stream) or {},
             book=lambda symbol: ground.venue.book(self.stream, symbol), signer=ground.signer, monotonic_s=ground.monotonic_s,
             wall_us=ground.wall_us,
         )  # fmt: skip

@@ -1,6 +1,6 @@
 """One connection at work: reads its socket, asks its session, keeps what came and sends what is due.
 
-Runs on the thread that calls `run`, which waits for nothing but the socket.
+`run` has it read by the reader of the process (app/pipeline/reader.py), on whose thread `read` and `tick` wait for nothing.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import cast
 from app import telemetry, telemetry_counts
 from app.connection.actions import Close, Fetch, Output, Rotate, Send
 from app.connection.feed import FeedState
+from app.connection.frames import FrameTooLarge
 from app.connection.session import Session
-from app.connection.socket import ConnectionEnded, FrameTooLarge, Socket
+from app.connection.socket import ConnectionEnded, Socket
 from app.errors import BufferUnavailable, VenueUnavailable
 from app.exchanges.base import Decoded, Signer
 from app.model import Event, Gap, Quarantined
 from app.pipeline.outbox import Lane, Unit
+from app.pipeline.reader import Reader
 from app.sequence import Continuity, Verdict
 
-#: The reader looks at its timers and at the stop flag at least so often.
-TICK_S = 0.25
 #: Ends of connections that a stream tells of.
 ENDS = 5
 #: After our goodbye the venue may still have data under way: it is read until nothing came for so long...
@@ -66,6 +66,7 @@ class Link:
         draining: Callable[[], None],
         wish: Callable[[Rotate], None],
         joins: SimpleQueue[Continuity],
+        reader: Reader,
         unlisted: Callable[[], dict[str, str]],
         book: Callable[[str], Decoded],
         signer: Signer | None,
@@ -74,7 +75,7 @@ class Link:
     ) -> None:
         self._stream = stream
         self._socket, self._session, self._lane, self._progress = socket, session, lane, progress
-        self._over, self._draining, self._wish, self._joins = over, draining, wish, joins
+        self._over, self._draining, self._wish, self._joins, self._reader = over, draining, wish, joins, reader
         self._unlisted, self._book, self._signer = unlisted, book, signer
         #: Data frames of this connection.
         self.frames = 0
@@ -103,20 +104,9 @@ class Link:
             self._perform(self._session.opened(self._now_s(), self._now_us()))
             for symbol, words in unlisted.items():
                 self._session.reject(symbol, words, self._now_us())
-            next_tick_s = self._now_s() + TICK_S
-            while True:
-                payloads = self._socket.receive(TICK_S)
-                now_s, close = self._now_s(), None
-                if payloads:
-                    self.frames += len(payloads)
-                    self._progress.frames += len(payloads)
-                    close = self._perform(self._received(payloads, now_s))
-                if close is None and now_s >= next_tick_s:
-                    next_tick_s = now_s + TICK_S
-                    close = self._tick(now_s)
-                if close is not None:
-                    self._goodbye()
-                    return close
+            close = self._reader.read(self)
+            self._goodbye()
+            return close
         except FrameTooLarge as error:
             self._keep(self._session.oversized(error.size_bytes, error.head, self._now_us()))
             self._socket.say_goodbye(1009)
@@ -127,7 +117,31 @@ class Link:
             self._join()
             self._count()
 
-    def _tick(self, now_s: float) -> Close | None:
+    def fileno(self) -> int:
+        """Of the socket."""
+        return self._socket.fileno()
+
+    @property
+    def more(self) -> bool:
+        """Whether something was read that `read` has not looked at: the socket may say nothing of it."""
+        return not self._socket.dry
+
+    def behind_s(self) -> float:
+        """For how long at most nothing is to be read."""
+        return self._lane.behind_s()
+
+    def read(self) -> Close | None:
+        """Keep what is there, without waiting for more."""
+        payloads = self._socket.receive(0)
+        if not payloads:
+            return None
+        self.frames += len(payloads)
+        self._progress.frames += len(payloads)
+        return self._perform(self._received(payloads, self._now_s()))
+
+    def tick(self) -> Close | None:
+        """Do what is due."""
+        now_s = self._now_s()
         for (symbol, feed), status in self._session.feeds.items():
             if status.state is FeedState.REJECTED and (symbol, feed) not in self._told:
                 self._told.add((symbol, feed))

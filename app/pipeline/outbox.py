@@ -1,10 +1,10 @@
-"""The bounded memory queue between the thread that reads a socket and the thread that talks to Redis.
+"""The bounded memory queue of a stream, between the thread that reads sockets and the thread that talks to Redis.
 
 The only place where Collector gives up received data. A full queue refuses the newest, market by market: while a market
 holds less than its fair share it is never refused, so one market's flood cannot take another's place. What is refused is
 declared as a `Loss` in the next batch.
 
-A reader whose sender is behind waits for it a moment after each read (docs/decisions/0009); nothing else blocks the reader.
+A connection whose sender is behind is left alone for a moment (docs/decisions/0009); nothing blocks the reader.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from app.model import Batch, EpochEnd, Event, Gap, Loss, Quarantined, runs
 
 Unit = Event | Quarantined | Gap
 
-#: Where so many full batches wait, a reader lets the sender go first, for so long at most; and where half of the bytes are
-#: taken that this stream or its process may hold, so many times as long.
-BEHIND_BATCHES, GIVE_WAY_S, HALF_FULL = 2, 0.005, 50
+#: Where so many full batches wait, the sender goes first, for so long at most; and for so long where half of the bytes are
+#: taken that this stream or its process may hold.
+BEHIND_BATCHES, GIVE_WAY_S, HALF_FULL_S = 2, 0.005, 0.25
 
 #: What a record takes beside its text, roughly.
 OVERHEAD_BYTES = 200
@@ -44,6 +44,25 @@ class Allowance:
     def add(self, size: int) -> None:
         with self._lock:
             self.held_bytes += size
+
+
+class Bell:
+    """What a queue wakes the thread with that empties the queues of a process."""
+
+    def __init__(self) -> None:
+        self._rung = threading.Event()
+        #: Nothing waits anywhere: whatever comes first is worth waking for.
+        self.idle = False
+
+    def ring(self, pressing: bool) -> None:
+        """Something came; `pressing`: it does not wait for the next round."""
+        if pressing or self.idle:
+            self._rung.set()
+
+    def wait(self, wait_s: float) -> None:
+        """Until it is rung, or was since the last time; for `wait_s` at most."""
+        self._rung.wait(wait_s)
+        self._rung.clear()
 
 
 class Epoch(NamedTuple):
@@ -79,6 +98,10 @@ class Lane:
         """Queue units; returns those that were refused, and whose numbers are declared lost."""
         return self._outbox.add(self, units)
 
+    def behind_s(self) -> float:
+        """As `Outbox.behind_s`."""
+        return self._outbox.behind_s()
+
     def end(self, end: EpochEnd) -> None:
         """The epoch is over: nothing is added after this."""
         self._outbox.end(self, end)
@@ -96,7 +119,7 @@ class Outbox:
         share_bytes: Callable[[], int],
         allowance: Allowance,
         max_events: int,
-        give_way_s: float = GIVE_WAY_S,
+        bell: Bell | None = None,
     ) -> None:
         self._stream, self.exchange = stream, exchange
         self._max_bytes = max_bytes
@@ -104,17 +127,14 @@ class Outbox:
         self._share_bytes = share_bytes
         self._allowance = allowance
         self._max_events = max_events
-        self._give_way_s = give_way_s
         self._lanes: deque[Lane] = deque()
         self._by_symbol: dict[str, int] = {}
         self._held_bytes = 0
         self._queued = 0
-        lock = threading.RLock()
-        self._ready, self._taken = threading.Condition(lock), threading.Condition(lock)
+        self._lock = threading.Lock()
+        self._bell = bell or Bell()
         self._closed = self._abandoned = False
-        #: The taker waits, and not for more.
-        self._idle = False
-        #: Neither Redis nor the spool takes anything, says the sender: no reader waits for it.
+        #: Neither Redis nor the spool takes anything, says the sender: nothing is gained by waiting for it.
         self.stuck = False
         #: Units refused so far, for logs and metrics; the truth is in the losses.
         self.refused = 0
@@ -129,18 +149,23 @@ class Outbox:
         """Whether a full batch could be taken."""
         return self._queued >= self._max_events
 
+    @property
+    def pressing(self) -> bool:
+        """Whether the next batch is to be taken at once: a full one, the first or the last of an epoch, or the end."""
+        return self._closed or self.batch_waits or any(lane.ended or not lane.batches for lane in tuple(self._lanes))
+
     def begin(self, epoch: Epoch) -> Lane:
         """Where the units of `epoch` are added. Its first batch goes out at once, so the epoch is on record."""
-        with self._ready:
+        with self._lock:
             lane = Lane(self, epoch)
             self._lanes.append(lane)
-            self._ready.notify()
+        self._bell.ring(True)
         return lane
 
     def add(self, lane: Lane, units: Iterable[Unit]) -> list[Event | Quarantined]:
         """Called by `Lane.add`."""
         refused: list[Event | Quarantined] = []
-        with self._ready:
+        with self._lock:
             if self._abandoned:  # nobody takes it any more, nor gives its place back; its epoch has no end on record
                 return [unit for unit in units if not isinstance(unit, Gap)]
             by_symbol, append, before = self._by_symbol, lane.units.append, len(lane.units)
@@ -161,18 +186,18 @@ class Outbox:
             self._allowance.add(held_bytes - self._held_bytes)
             self._held_bytes = held_bytes
             self._queued += len(lane.units) - before
-            if queued < self._max_events <= self._queued or (self._idle and lane.waits):
-                self._ready.notify()
-            if not (self._closed or self.stuck) and (wait_s := self._behind() * self._give_way_s):
-                self._taken.wait(wait_s)
+            if not queued or queued < self._max_events <= self._queued:
+                self._bell.ring(self.batch_waits)
         return refused
 
-    def _behind(self) -> int:
-        """How many times `give_way_s` a reader is to wait for the sender; 0: it is not behind."""
+    def behind_s(self) -> float:
+        """For how long at most nothing is to be read, so that the sender catches up; 0.0: it is not behind."""
+        if self._closed or self.stuck:
+            return 0.0
         allowance = self._allowance
         if self._held_bytes * 2 >= self._max_bytes or allowance.held_bytes * 2 >= allowance.max_bytes:
-            return HALF_FULL if self._queued else 0
-        return int(self._queued >= BEHIND_BATCHES * self._max_events)
+            return HALF_FULL_S if self._queued else 0.0
+        return GIVE_WAY_S if self._queued >= BEHIND_BATCHES * self._max_events else 0.0
 
     def _declare(self, lane: Lane, unit: Event | Quarantined) -> None:
         key = unit.symbol, unit.feed
@@ -189,19 +214,18 @@ class Outbox:
 
     def end(self, lane: Lane, end: EpochEnd) -> None:
         """Called by `Lane.end`."""
-        with self._ready:
+        with self._lock:
             lane.ended = end
-            self._ready.notify()
+        self._bell.ring(True)
 
     def close(self) -> None:
-        """No more will be added: `take` no longer waits."""
-        with self._ready:
-            self._closed = True
-            self._ready.notify()
+        """No more will be added."""
+        self._closed = True
+        self._bell.ring(True)
 
     def abandon(self) -> int:
         """Give up what nobody could take before the end; returns how many units. Their epoch has no end on record."""
-        with self._ready:
+        with self._lock:
             self._abandoned = True
             left, self._queued = self._queued, 0
             self._allowance.add(-self._held_bytes)
@@ -210,24 +234,16 @@ class Outbox:
             self._by_symbol.clear()
             return left
 
-    def take(self, wait_s: float, pause_s: float = 0.0) -> Batch | None:
-        """The next batch: at most `max_events` of one epoch. Where nothing waits, the first that comes within `wait_s`.
+    def take(self) -> Batch | None:
+        """The next batch: at most `max_events` of one epoch. None: nothing waits.
 
-        Before, `pause_s` is waited for more, unless a full batch waits or an epoch begins or ends. None: nothing came.
         An epoch that is over goes out to its end before others; epochs that are going on take turns.
         """
-        with self._ready:
-            if pause_s > 0 and not self._closed and self._queued < self._max_events:
-                self._ready.wait(pause_s)
-            if not self._closed and not any(lane.waits for lane in self._lanes):
-                self._idle = True
-                self._ready.wait(wait_s)
-                self._idle = False
+        with self._lock:
             for lane in sorted(self._lanes, key=lambda lane: lane.ended is None):
                 if lane.waits:
                     self._lanes.remove(lane)
                     batch = self._batch(lane)
-                    self._taken.notify_all()
                     if batch.end is None:
                         self._lanes.append(lane)
                     return batch

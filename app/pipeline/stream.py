@@ -1,8 +1,9 @@
-"""One stream, from its lease to its last batch: connections one after another, and the sender on its own thread.
+"""One stream, from its lease to its last batch: connections one after another, and the sender.
 
-The thread that calls `run` watches; each connection reads on its own thread (app/pipeline/connection.py) and never waits
-for Redis, SQLite or S3. Where an end can be foreseen the next connection is opened first, and takes the place of the
-old one when it has its data. A plain class: a Celery task calls it (tasks/streams.py), and so may a test or a shell.
+The thread that calls `run` watches. Sockets are read on one thread of the process (app/pipeline/reader.py), which never
+waits for Redis, SQLite or S3; batches leave on another (app/pipeline/carrier.py). Where an end can be foreseen the next
+connection is opened first, and takes the place of the old one when it has its data. A plain class: a Celery task calls it
+(tasks/streams.py), and so may a test or a shell.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
-from contextvars import copy_context
 from typing import Any
 
 from app import telemetry
@@ -18,10 +18,12 @@ from app.config import Settings
 from app.connection.actions import Rotate
 from app.connection.backoff import delay_s
 from app.exchanges.base import Exchange, Signer
+from app.pipeline.carrier import Carrier
 from app.pipeline.connection import UNMETERED, Connection, Ground, Venue
-from app.pipeline.link import TICK_S, Progress
+from app.pipeline.link import Progress
 from app.pipeline.outbox import Outbox
 from app.pipeline.plan import PLAN_CHANGED, Stream
+from app.pipeline.reader import TICK_S, Reader
 from app.pipeline.sender import Sender
 
 #: A connection that is told to end has its end on record after so long, or none.
@@ -42,6 +44,8 @@ class StreamRunner:
         outbox: Outbox,
         sender: Sender,
         stop: threading.Event,
+        reader: Reader,
+        carrier: Carrier,
         monotonic_s: Callable[[], float],
         wall_us: Callable[[], int],
         unlisted: Callable[[Stream], dict[str, str] | None] = lambda stream: {},
@@ -53,13 +57,13 @@ class StreamRunner:
         self.progress = Progress()
         self._websocket = settings.websocket
         self._outbox, self._sender = outbox, sender
-        self._stop = stop
+        self._stop, self._carrier = stop, carrier
         #: The stream of this name as the newest plan has it, None where it has none. Asks nobody.
         self._planned = planned or (lambda: stream)
         self._now_s = monotonic_s
         self._begun_us = wall_us()
         self._ground = Ground(
-            exchange, settings, outbox, self.progress, venue, signer, unlisted, self._over, monotonic_s, wall_us
+            exchange, settings, outbox, self.progress, venue, signer, unlisted, self._over, reader, monotonic_s, wall_us
         )
         #: The connection that counts, and the one that is to take its place.
         self._current: Connection | None = None
@@ -72,18 +76,12 @@ class StreamRunner:
         self._judged: Connection | None = None
         self._failures = 0
         self._next_s = 0.0
-        self._drain_until_s: float | None = None
         #: When each (symbol, feed) last had data, whichever connection brought it.
         self._last_us: dict[tuple[str, str], int] = {}
 
     def run(self) -> str:
         """Connect, watch, reconnect; returns why it ended. The caller holds the lease and releases it afterwards."""
-        # In the context of the task: its lines in the log name it.
-        thread = threading.Thread(
-            target=copy_context().run, args=(self._sender.run, lambda: self._drain_until_s), daemon=True
-        )
-        thread.name = f"sender {self.stream.name}"
-        thread.start()
+        self._carrier.carry(self._sender)
         telemetry.stream_started(self.stream.name, len(self.stream.subscription.symbols))
         try:
             while not (reason := self._over()):
@@ -93,9 +91,9 @@ class StreamRunner:
             for connection in (self._current, self._successor):
                 if connection is not None:
                     connection.join(GOODBYE_AT_MOST_S)
-            self._drain_until_s = self._now_s() + DRAIN_S
-            self._outbox.close()
-            thread.join()  # a disk may hold it up for ever: the watchdog of the process then ends both, and says so
+            self._sender.finish(self._now_s() + DRAIN_S)
+            # A disk may hold it up for ever: the watchdog of the process then ends both, and says so.
+            self._sender.finished.wait()
         return reason
 
     def _over(self) -> str:

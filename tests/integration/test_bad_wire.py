@@ -14,8 +14,8 @@ from contextlib import suppress
 import pytest
 
 from app.codec import BatchCodec
+from app.connection.frames import OVERSIZED_HEAD_BYTES
 from app.connection.session import Session
-from app.connection.socket import OVERSIZED_HEAD_BYTES
 from app.exchanges import EXCHANGES
 from app.model import Batch, Event, Quarantined
 from app.sequence import Continuity

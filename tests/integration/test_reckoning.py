@@ -11,12 +11,13 @@ import pytest
 from websockets.sync.server import ServerConnection
 
 from app.buffer.events import EventBuffer
-from app.buffer.spool import Spool
+from app.buffer.spool import Bound, Spool
 from app.clock import monotonic_s, wall_us
 from app.codec import BatchCodec
 from app.model import Batch, EpochEnd, Range
 from app.pipeline import periodic
 from app.pipeline.audit import audit
+from app.pipeline.carrier import Carrier
 from app.pipeline.flush import Flush
 from app.pipeline.outbox import Allowance, Epoch, Outbox
 from app.pipeline.reckoning import declare, findings
@@ -171,19 +172,21 @@ def test_what_a_stop_could_bring_nowhere_becomes_the_unclean_end_of_its_epoch(wi
     outbox = Outbox(
         STREAM, "binance", max_bytes=10**6, share_bytes=lambda: 10**6, allowance=Allowance(10**6), max_events=3
     )
-    spool = Spool(tmp_path / "full", STREAM, 1)
+    full = EventBuffer(wiring.redis, prefix, 1)
+    carrier = Carrier(full.push_all, 0.01, monotonic_s)
+    spool = Spool(Bound(tmp_path / "full", 1, monotonic_s), STREAM)
     lease = wiring.lease(f"stream:{STREAM}", 10)
     assert spool.lock() and lease.acquire()
     sender = Sender(
-        STREAM, outbox, EventBuffer(wiring.redis, prefix, 1), spool, lease, interval_s=0.01, monotonic_s=monotonic_s,
+        STREAM, outbox, full, spool, lease, interval_s=0.01, silence=carrier.silence, monotonic_s=monotonic_s,
         crowd_events=10**6, crowded=lambda: None, publish=lambda now_s: False,
     )  # fmt: skip
     lane = outbox.begin(Epoch(A, OPENED_US))
     assert lane.add(event(number) for number in range(1, 10)) == []
     lane.end(end(9))
-    outbox.close()
-    until_s = monotonic_s() + 0.3
-    sender.run(lambda: until_s)
+    carrier.carry(sender)
+    sender.finish(monotonic_s() + 0.3)
+    assert sender.finished.wait(30)
     spool.close()
     lease.release()
     flush(wiring)

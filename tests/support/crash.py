@@ -359,7 +359,7 @@ def _watch_effects(passed: Callable[[str], None]) -> None:
         watch(os, name, lambda *_, name=name: name)
     watch(DefaultDialect, "do_commit", lambda *_: "commit")
     watch(BucketStore, "_ask", lambda _self, _key, operation, *_: operation)
-    watch(EventBuffer, "push", lambda *_: "push")
+    watch(EventBuffer, "push_all", lambda *_: "push")
 
 
 def _flush(settings: Path, step: Callable[[str], None], options: dict[str, Any]) -> Any:

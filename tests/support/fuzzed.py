@@ -147,7 +147,7 @@ class Connection:
             key: (1, last) for key, last in self.numbers.items()
         }
         self._lane.end(end)
-        while (batch := self._outbox.take(0)) is not None:
+        while (batch := self._outbox.take()) is not None:
             self._keep(batch)
         made = self.batches[self._batched :]
         for kind, name in ((Event, "events"), (Gap, "gaps"), (Quarantined, "quarantined")):
@@ -194,7 +194,7 @@ class Connection:
             if isinstance(output, Event | Gap | Quarantined):
                 self._units.append(output)
                 assert self._lane.add([output]) == []
-                if self._outbox.batch_waits and (batch := self._outbox.take(0)) is not None:
+                if self._outbox.batch_waits and (batch := self._outbox.take()) is not None:
                     self._keep(batch)
         assert len(self.session.last_error) < WORDS
         assert all(len(status.why) < WORDS for status in self.session.feeds.values())

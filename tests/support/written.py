@@ -51,7 +51,7 @@ def received(
             for unit in session.received(frame.encode(), at_us + n, n / 100):
                 assert isinstance(unit, Event | Gap) and not lane.add([unit])
         lane.end(session.end(at_us + len(frames), "stop"))
-        batch = outbox.take(0)
+        batch = outbox.take()
         assert batch is not None and batch.end is not None
         made.append(codec.decode(codec.encode(batch)))
     return made

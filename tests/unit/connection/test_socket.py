@@ -5,25 +5,20 @@ from __future__ import annotations
 import queue
 import socket
 import tracemalloc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from select import select
 from threading import Event
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from websocket import WebSocketConnectionClosedException, WebSocketTimeoutException
 from websocket._abnf import continuous_frame
 from websockets.sync.server import ServerConnection
 
-from app.connection.socket import (
-    OVERSIZED_HEAD_BYTES,
-    ConnectionEnded,
-    ConnectionFailed,
-    FrameTooLarge,
-    Socket,
-    _Frames,
-)
+from app.connection.frames import LOOK_DEEPER, OVERSIZED_HEAD_BYTES, Frames, FrameTooLarge
+from app.connection.socket import ConnectionEnded, ConnectionFailed, Socket
 from app.launch.redis_server import free_port
 from tests.support.websockets_served import (
     BINARY,
@@ -193,17 +188,42 @@ def test_frames_that_came_together_are_handed_out_together_up_to_what_is_no_data
         assert client.control_frames == 1
 
 
+def cut(stream: bytes, cuts: Sequence[int]) -> list[bytes]:
+    """`stream` in pieces of `cuts`, over and over."""
+    pieces: list[bytes] = []
+    while stream:
+        size = cuts[len(pieces) % len(cuts)]
+        pieces.append(stream[:size])
+        stream = stream[size:]
+    return pieces
+
+
+def socket_of(pieces: list[bytes | None]) -> Callable[[int], bytes]:
+    """Gives one piece a read; None: there is nothing now. Then the end."""
+
+    def read(size: int) -> bytes:
+        if not pieces:
+            raise WebSocketConnectionClosedException
+        piece = pieces.pop(0)
+        if piece is None:
+            raise WebSocketTimeoutException
+        return piece
+
+    return read
+
+
 @given(
     st.lists(
         st.tuples(st.sampled_from([TEXT, BINARY, PING, CONTINUATION]), st.integers(0, 400)), min_size=1, max_size=30
     ),
     st.lists(st.integers(1, 700), min_size=1, max_size=10),
+    st.lists(st.booleans(), min_size=1, max_size=5),
+    st.booleans(),
 )
-@settings(max_examples=60, deadline=None)
 def test_however_the_bytes_are_cut_every_message_comes_out_once_in_order(
-    kinds: list[tuple[int, int]], cuts: list[int]
+    kinds: list[tuple[int, int]], cuts: list[int], pauses: list[bool], waits: bool
 ) -> None:
-    """Bytes arrive in pieces of `cuts`, over and over; a continuation stands for a message in two fragments."""
+    """A continuation stands for a message in two fragments. There is nothing for a moment where `pauses`, over and over."""
     stream, said = b"", []
     for number, (kind, size) in enumerate(kinds):
         payload = bytes([number]) * size
@@ -213,24 +233,69 @@ def test_however_the_bytes_are_cut_every_message_comes_out_once_in_order(
         else:
             stream += frame(kind, payload[:125] if kind == PING else payload)
             said += [] if kind == PING else [payload]
-    pieces = []
-    while stream:
-        size = cuts[len(pieces) % len(cuts)]
-        pieces.append(stream[:size])
-        stream = stream[size:]
-    frames = _Frames(lambda size: pieces.pop(0), True)
-    frames.max_bytes = MAX_FRAME_BYTES
+    pieces: list[bytes | None] = []
+    for n, piece in enumerate(cut(stream, cuts)):
+        pieces += [None, piece] if pauses[n % len(pauses)] else [piece]
+    frames = Frames(socket_of(pieces), True)
+    frames.max_bytes, frames.waits = MAX_FRAME_BYTES, waits
     joined, found = continuous_frame(False, True), []
     while len(found) < len(said):
-        if whole := frames.whole():
-            found += whole
-            continue
-        one = frames.recv_frame()
-        if one.opcode in (TEXT, BINARY, CONTINUATION):
-            joined.add(one)
-            if joined.is_fire(one):
-                found.append(joined.extract(one)[1].data)
+        with suppress(WebSocketTimeoutException):
+            if whole := frames.whole():
+                found += whole
+                continue
+            one = frames.recv_frame()
+            if one.opcode in (TEXT, BINARY, CONTINUATION):
+                joined.add(one)
+                if joined.is_fire(one):
+                    found.append(joined.extract(one)[1].data)
     assert found == said
+
+
+def test_where_a_read_brings_one_record_of_many_all_are_read_as_soon_as_that_was_seen() -> None:
+    many: list[bytes | None] = [frame(TEXT, b"%d" % n) for n in range(10)]
+    frames = Frames(socket_of([*many[:4], None, *many[4:6], None, *many[6:]]), True)
+    frames.max_bytes, frames.waits = MAX_FRAME_BYTES, False
+    assert frames.whole() == [b"0", b"1", b"2", b"3"]
+    assert frames.whole() == [b"4", b"5"]
+    assert frames.whole() == [b"6", b"7", b"8", b"9"]
+    assert isinstance(frames.failure, WebSocketConnectionClosedException)
+    with pytest.raises(WebSocketConnectionClosedException):
+        frames.whole()
+
+
+def test_where_a_read_brings_all_there_is_it_is_seldom_asked_for_more() -> None:
+    asked: list[int] = []
+
+    def read(size: int) -> bytes:
+        asked.append(size)
+        if len(asked) == 2:
+            raise WebSocketTimeoutException
+        return frame(TEXT, b"one")
+
+    frames = Frames(read, True)
+    frames.max_bytes, frames.waits = MAX_FRAME_BYTES, False
+    assert [frames.whole() for _ in range(LOOK_DEEPER)] == [[b"one"]] * LOOK_DEEPER
+    assert len(asked) == LOOK_DEEPER + 1
+
+
+def test_without_waiting_what_is_there_is_received_and_dry_says_when_the_socket_is_to_be_asked_again() -> None:
+    go = Event()
+
+    def script(wire: Wire) -> None:
+        wire.accept()
+        go.wait(LONG_S)
+        wire.send(frame(TEXT, b"before") + frame(PING, b"there?") + frame(TEXT, b"behind"))
+        wire.until_closed()
+
+    with wired(script) as url, connected(url) as client:
+        assert (client.receive(0), client.dry) == ([], True)
+        go.set()
+        select([client], [], [], LONG_S)
+        assert (client.receive(0), client.dry) == ([b"before"], False)
+        assert client.receive(0) == [b"behind"]
+        assert client.receive(0) == [] and client.dry
+        assert client.control_frames == 1
 
 
 def test_what_stands_behind_a_ping_that_cannot_be_answered_is_handed_out_before_the_end_is_told(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import queue
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from threading import Thread
 from typing import Any
 
@@ -13,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.model import ORDERBOOK, TRADE, UNDECODED, Batch, EpochEnd, Event, Gap, Loss, Quarantined, Range, runs
-from app.pipeline.outbox import HALF_FULL, OVERHEAD_BYTES, Allowance, Epoch, Lane, Outbox
+from app.pipeline.outbox import GIVE_WAY_S, HALF_FULL_S, OVERHEAD_BYTES, Allowance, Bell, Epoch, Lane, Outbox
 
 MARKETS = ("A", "B", "C")
 END = EpochEnd(99, "stop", ())
@@ -25,11 +24,11 @@ def outbox(
     markets: int = len(MARKETS),
     max_events: int = 500,
     allowance: Allowance | None = None,
-    give_way_s: float = 0,
+    bell: Bell | None = None,
 ) -> Outbox:
     return Outbox(
         "okx-0-trade", "okx", max_bytes=max_bytes, share_bytes=lambda: max_bytes // max(markets, 1),
-        allowance=allowance or Allowance(10**9), max_events=max_events, give_way_s=give_way_s,
+        allowance=allowance or Allowance(10**9), max_events=max_events, bell=bell,
     )  # fmt: skip
 
 
@@ -53,7 +52,7 @@ def add(lane: Lane, unit: Event | Quarantined | Gap) -> bool:
 def taken(box: Outbox) -> list[Batch]:
     """Everything that waits."""
     batches = []
-    while (found := box.take(0)) is not None:
+    while (found := box.take()) is not None:
         batches.append(found)
     return batches
 
@@ -81,21 +80,21 @@ def test_a_batch_holds_what_was_added_in_order_with_its_ranges() -> None:
     ]  # fmt: skip
     assert [add(lane, unit) for unit in units] == [True] * 6
     assert box.queued == 6
-    assert box.take(0) == Batch(
+    assert box.take() == Batch(
         "okx-0-trade", "okx", "e1", 1, 77,
         (Range("A", TRADE, 1, 2), Range("A", TRADE, 4, 4), Range("B", TRADE, 1, 1), Range(UNDECODED, UNDECODED, 1, 1)),
         (event(1), event(1, "B"), event(2), event(4)),
         (Quarantined(UNDECODED, UNDECODED, 1, 5, "not_json", b"?"),),
         gaps=(gap(2),),
     )  # fmt: skip
-    assert (box.take(0), box.queued) == (None, 0)
+    assert (box.take(), box.queued) == (None, 0)
 
 
 def test_an_epoch_is_on_record_before_it_has_any_data() -> None:
     box = outbox()
     box.begin(Epoch("e1", 77))
-    assert box.take(0) == Batch("okx-0-trade", "okx", "e1", 1, 77)
-    assert box.take(0) is None
+    assert box.take() == Batch("okx-0-trade", "okx", "e1", 1, 77)
+    assert box.take() is None
 
 
 def test_a_batch_holds_at_most_so_many_units_and_the_end_comes_with_the_last() -> None:
@@ -137,12 +136,12 @@ def test_when_the_queue_is_full_the_newest_is_refused_and_declared_as_one_run() 
     lane = box.begin(Epoch("e1", 1))
     assert [add(lane, event(number, size=500)) for number in range(1, 6)] == [True, True, False, False, False]
     assert box.refused == 3
-    found = box.take(0)
+    found = box.take()
     assert found is not None
     assert [e.number for e in found.events] == [1, 2]
     assert found.losses == (Loss("A", TRADE, 3, 5, 3, 1003, 1005, "queue_full"),)
     assert add(lane, event(6, size=500))
-    last = box.take(0)
+    last = box.take()
     assert last is not None and (last.ranges, last.losses) == ((Range("A", TRADE, 6, 6),), ())
 
 
@@ -158,7 +157,7 @@ def test_refusals_that_are_not_consecutive_are_declared_as_runs_of_their_own() -
         False,
         True,
     ]
-    found = box.take(0)
+    found = box.take()
     assert found is not None
     assert sorted((loss.first, loss.last, loss.count) for loss in found.losses) == [(2, 2, 1), (4, 5, 2)]
 
@@ -192,7 +191,7 @@ def test_an_event_larger_than_the_queue_is_taken_while_its_market_holds_nothing(
     lane = box.begin(Epoch("e1", 1))
     assert add(lane, event(1, size=50_000))
     assert not add(lane, event(2, size=50_000))
-    found = box.take(0)
+    found = box.take()
     assert found is not None and [e.number for e in found.events] == [1]
     assert add(lane, event(3, size=50_000))
 
@@ -202,90 +201,78 @@ def test_a_gap_is_never_refused() -> None:
     lane = box.begin(Epoch("e1", 1))
     add(lane, event(1, size=900))
     assert add(lane, gap(2))
-    found = box.take(0)
+    found = box.take()
     assert found is not None and found.gaps == (gap(2),)
 
 
-# waiting
+# waking, and giving way
 
 
-def waiting(box: Outbox, act: Callable[[], object]) -> Batch | None:
-    """What a taker that waits a minute for more gets when `act` is done."""
-    return while_taken(box, act, 0, 60)
+class Rings(Bell):
+    """Writes down how it is rung."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[bool] = []
+
+    def ring(self, pressing: bool) -> None:
+        self.heard.append(pressing)
 
 
-def while_taken(box: Outbox, act: Callable[[], object], wait_s: float, pause_s: float) -> Batch | None:
-    got: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
-    taker = Thread(target=lambda: got.put(box.take(wait_s, pause_s)), daemon=True)
-    taker.start()
-    act()
-    return got.get(timeout=10)
+def test_a_new_epoch_a_full_batch_an_end_and_the_close_are_pressing_and_ring() -> None:
+    bell = Rings()
+    box = outbox(max_events=3, bell=bell)
+    assert not box.pressing
+    lane = box.begin(Epoch("e1", 1))
+    assert (box.pressing, bell.heard) == (True, [True])
+    assert box.take() is not None and not box.pressing
+    assert add(lane, event(1)) and add(lane, event(2)) and not box.pressing
+    assert bell.heard == [True, False]  # of what waits the first rings
+    assert add(lane, event(3)) and box.pressing
+    assert bell.heard == [True, False, True]
+    assert box.take() is not None and not box.pressing
+    lane.end(END)
+    assert (box.pressing, bell.heard) == (True, [True, False, True, True])
+    assert box.take() is not None and not box.pressing
+    box.close()
+    assert (box.pressing, bell.heard) == (True, [True, False, True, True, True])
 
 
-def test_what_comes_while_nothing_is_waited_for_is_taken_at_once() -> None:
-    box = outbox()
-    lane = box.begin(Epoch("e", 1))
-    assert box.take(0) is not None  # the epoch's first batch
-    first = while_taken(box, lambda: add(lane, event(1)), 60, 0)
-    assert first is not None and [e.number for e in first.events] == [1]
-
-
-def test_what_comes_in_the_pause_is_taken_together_when_it_is_over() -> None:
-    box = outbox()
-    lane = box.begin(Epoch("e", 1))
-    assert box.take(0) is not None
-    batch = while_taken(box, lambda: [add(lane, event(n)) for n in (1, 2)], 0, 0.5)
-    assert batch is not None and [e.number for e in batch.events] == [1, 2]
-
-
-def test_a_taker_is_woken_by_a_new_epoch_its_end_a_full_batch_and_the_close() -> None:
-    box = outbox(max_events=3)
-    lanes: list[Lane] = []
-    begun = waiting(box, lambda: lanes.append(box.begin(Epoch("e1", 1))))
-    assert begun is not None and (begun.epoch, begun.number) == ("e1", 1)
-    (lane,) = lanes
-    full = waiting(box, lambda: [add(lane, event(n)) for n in (1, 2, 3)])
-    assert full is not None and [e.number for e in full.events] == [1, 2, 3]
-    ended = waiting(box, lambda: lane.end(END))
-    assert ended is not None and ended.end == END
-    assert waiting(box, box.close) is None
+def test_a_bell_that_is_not_idle_is_rung_by_what_is_pressing_alone() -> None:
+    bell = Bell()
+    bell.ring(False)
+    assert not bell._rung.is_set()
+    bell.idle = True
+    bell.ring(False)
+    bell.wait(60)  # at once: it was rung
+    assert not bell._rung.is_set()
+    bell.idle = False
+    bell.ring(True)
+    bell.wait(60)
 
 
 @pytest.mark.parametrize(
-    "behind",
+    ("behind", "left_alone_s"),
     [
-        pytest.param({"max_events": 2}, id="two full batches wait"),
-        pytest.param({"max_bytes": 8 * OVERHEAD_BYTES}, id="half of the queue is taken"),
-        pytest.param({"allowance": Allowance(8 * OVERHEAD_BYTES)}, id="half of what the process may hold is taken"),
+        pytest.param({"max_events": 2}, GIVE_WAY_S, id="two full batches wait"),
+        pytest.param({"max_bytes": 8 * OVERHEAD_BYTES}, HALF_FULL_S, id="half of the queue is taken"),
+        pytest.param(
+            {"allowance": Allowance(8 * OVERHEAD_BYTES)}, HALF_FULL_S, id="half of what the process may hold is taken"
+        ),
     ],
 )
-def test_a_reader_that_is_ahead_goes_on_when_the_sender_has_taken_a_batch(behind: dict[str, Any]) -> None:
-    box = outbox(give_way_s=600, **behind)
+def test_a_connection_whose_sender_is_behind_is_left_alone_until_a_batch_is_taken(
+    behind: dict[str, Any], left_alone_s: float
+) -> None:
+    box = outbox(**behind)
     lane = box.begin(Epoch("e", 1))
-    assert lane.add([event(1), event(2), event(3)]) == []  # not ahead: returns
-    reader = Thread(target=lane.add, args=([event(4)],))
-    reader.start()
-    while box.queued < 4:
-        pass
-    assert reader.is_alive()
-
-    first = box.take(0)
-
-    reader.join(60)
-    assert not reader.is_alive() and first is not None
-    assert [e.number for batch in [first, *taken(box)] for e in batch.events] == [1, 2, 3, 4]
-
-
-def test_a_reader_waits_a_moment_for_its_sender_and_not_for_one_that_is_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
-    box = outbox(give_way_s=0.001, max_events=1, max_bytes=4 * OVERHEAD_BYTES)
-    lane = box.begin(Epoch("e", 1))
-    waits: list[float] = []
-    monkeypatch.setattr(box._taken, "wait", waits.append)
-    assert [lane.add([event(n)]) for n in (1, 2)] == [[], []]
-    assert waits == [0.001 * HALF_FULL]
+    assert lane.add([event(1), event(2), event(3)]) == [] and lane.behind_s() == 0
+    assert lane.add([event(4)]) == [] and lane.behind_s() == left_alone_s
     box.stuck = True
-    assert lane.add([event(3)]) == []
-    assert waits == [0.001 * HALF_FULL]
+    assert lane.behind_s() == 0, "nothing is gained by waiting for a sender that gets rid of nothing"
+    box.stuck = False
+    assert box.take() is not None
+    assert lane.behind_s() == 0
 
 
 def test_a_closed_queue_still_gives_what_it_holds() -> None:
@@ -293,9 +280,9 @@ def test_a_closed_queue_still_gives_what_it_holds() -> None:
     lane = box.begin(Epoch("e1", 1))
     add(lane, event(1))
     box.close()
-    found = box.take(60)
+    found = box.take()
     assert found is not None and [e.number for e in found.events] == [1]
-    assert box.take(60) is None
+    assert box.take() is None
 
 
 def test_a_reader_and_a_sender_at_once_lose_and_repeat_nothing() -> None:
@@ -303,7 +290,7 @@ def test_a_reader_and_a_sender_at_once_lose_and_repeat_nothing() -> None:
     batches: list[Batch] = []
 
     def send() -> None:
-        while (found := box.take(0.005)) is not None or not done:
+        while (found := box.take()) is not None or not done:
             if found is not None:
                 batches.append(found)
 
@@ -409,7 +396,7 @@ def test_every_unit_is_in_one_batch_or_in_one_declared_loss_and_the_bounds_hold(
             assert add(lane, gaps[-1])
             held["A"] += OVERHEAD_BYTES
         elif kind == "take":
-            keep(box.take(0))
+            keep(box.take())
         elif kind == "others come":
             others += 8000
             allowance.add(8000)
@@ -426,7 +413,7 @@ def test_every_unit_is_in_one_batch_or_in_one_declared_loss_and_the_bounds_hold(
     lane.end(EpochEnd(9, epochs[-1], ()))
     ended.append(epochs[-1])
     box.close()
-    while (batch := box.take(0)) is not None:
+    while (batch := box.take()) is not None:
         keep(batch)
 
     assert accounted(batches) == dict(added)
@@ -457,7 +444,7 @@ def test_the_allowance_of_a_process_is_what_its_queues_hold() -> None:
         lane = box.begin(Epoch(f"e{n}", 1))
         add(lane, event(1, size=1000 * n))
     assert allowance.held_bytes == 6000
-    boxes[1].take(0)
+    boxes[1].take()
     assert allowance.held_bytes == 4000
 
 

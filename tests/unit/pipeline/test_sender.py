@@ -1,17 +1,17 @@
-"""The thread between memory and Redis: whatever goes wrong, the batch in hand is delivered or declared lost."""
+"""The way from memory to Redis: whatever goes wrong, the batch in hand is delivered or declared lost."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from app.buffer.spool import Spool
+from app.buffer.spool import Bound, Spool
 from app.codec import BatchCodec
 from app.model import Batch, EpochEnd, Event, Range
+from app.pipeline.carrier import Carrier
 from app.pipeline.outbox import Allowance, Epoch, Outbox
 from app.pipeline.sender import Sender
 from tests.support.rig import Rig
@@ -24,13 +24,13 @@ def parts(rig: Rig, spool_root: Path, publish: Callable[[float], bool] = lambda 
         STREAM, "binance", max_bytes=10**6, share_bytes=lambda: 10**6, allowance=Allowance(10**6), max_events=10
     )
     wiring = rig.wiring()
-    spool = Spool(spool_root, STREAM, 10**6)
+    spool = Spool(Bound(spool_root, 10**6, time.monotonic), STREAM)
     assert spool.lock()
     lease = wiring.lease(f"stream:{STREAM}", 10)
     assert lease.acquire()
     sender = Sender(
-        STREAM, outbox, wiring.buffer, spool, lease, interval_s=0.01, monotonic_s=time.monotonic, crowd_events=10**6,
-        crowded=lambda: None, publish=publish,
+        STREAM, outbox, wiring.buffer, spool, lease, interval_s=0.01, silence=wiring.carrier.silence,
+        monotonic_s=time.monotonic, crowd_events=10**6, crowded=lambda: None, publish=publish,
     )  # fmt: skip
     return outbox, sender
 
@@ -39,11 +39,15 @@ def delivered(rig: Rig) -> list[Batch]:
     return [BatchCodec().decode(element) for element in rig.wiring().buffer.head(STREAM, 100, 10**7)]
 
 
-def run_out(outbox: Outbox, sender: Sender) -> None:
+def carry(sender: Sender) -> None:
+    Carrier(sender._buffer.push_all, 0.01, time.monotonic).carry(sender)
+
+
+def run_out(sender: Sender) -> None:
     """Deliver everything, as at a stop."""
-    outbox.close()
-    until_s = time.monotonic() + 10
-    sender.run(lambda: until_s)
+    carry(sender)
+    sender.finish(time.monotonic() + 10)
+    assert sender.finished.wait(20)
 
 
 def event(number: int, data: str = "{}") -> Event:
@@ -64,7 +68,7 @@ def test_a_batch_whose_encoding_fails_once_is_encoded_again(
         return encode(self, batch)
 
     monkeypatch.setattr(BatchCodec, "encode", short_of_memory)
-    run_out(outbox, sender)
+    run_out(sender)
     assert [e.number for batch in delivered(rig) for e in batch.events] == [1]
     assert failures == []
 
@@ -77,14 +81,15 @@ def test_what_is_added_after_the_last_look_and_before_the_stop_is_delivered(rig:
         if not deadline:
             assert lane.add([event(1)]) == []
             lane.end(EpochEnd(9, "stop", (Range("btcusdt", "trade", 1, 1),)))
-            outbox.close()
             deadline.append(now_s + 10)
+            sender.finish(deadline[0])
         return False
 
     outbox, sender = parts(rig, tmp_path, stop)
     lane = outbox.begin(Epoch("ab" * 16, 1))
-    assert outbox.take(0) is not None  # the batch that says it begins
-    sender.run(lambda: deadline[0] if deadline else None)
+    assert outbox.take() is not None  # the batch that says it begins
+    carry(sender)
+    assert sender.finished.wait(20)
     (batch,) = delivered(rig)
     assert [e.number for e in batch.events] == [1]
     assert batch.end is not None and batch.end.reason == "stop"
@@ -95,7 +100,7 @@ def test_a_batch_that_can_never_be_encoded_goes_out_as_the_declaration_of_its_lo
     lane = outbox.begin(Epoch("ab" * 16, 1))
     assert lane.add([event(1, "\ud800")]) == []
     assert lane.add([event(2)]) == []
-    run_out(outbox, sender)
+    run_out(sender)
     losses = [loss for batch in delivered(rig) for loss in batch.losses]
     assert [(loss.symbol, loss.feed, loss.first, loss.last, loss.count, loss.cause) for loss in losses] == [
         ("btcusdt", "trade", 1, 2, 2, "not_encodable")
@@ -109,30 +114,8 @@ def test_batches_go_to_redis_in_order_past_a_spool(rig: Rig, tmp_path: Path) -> 
     lane = outbox.begin(Epoch("ab" * 16, 1))
     for number in range(1, 36):
         assert lane.add([event(number)]) == []
-    thread = threading.Thread(target=run_out, args=(outbox, sender))
-    thread.start()
-    thread.join(20)
+    run_out(sender)
     found = delivered(rig)
     assert found[0].epoch == held.epoch
     assert [e.number for batch in found for e in batch.events] == list(range(1, 36))
     assert not sender._spool
-
-
-def test_a_batch_is_followed_by_a_pause_and_a_look_that_found_nothing_by_none(
-    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    outbox, sender = parts(rig, tmp_path)
-    monkeypatch.setattr(sender, "_interval_s", 600.0)
-    pauses: list[float] = []
-
-    def take(wait_s: float, pause_s: float) -> Batch | None:
-        pauses.append(pause_s)
-        return Outbox.take(outbox, 0)
-
-    monkeypatch.setattr(outbox, "take", take)
-    assert not sender._deliver_next() and not sender._deliver_next()
-    lane = outbox.begin(Epoch("ab" * 16, 1))
-    assert lane.add([event(1)]) == []
-    assert sender._deliver_next() and not sender._deliver_next()
-    assert [e.number for batch in delivered(rig) for e in batch.events] == [1]
-    assert [pause_s > 0 for pause_s in pauses] == [False, False, False, True]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.buffer.spool import Spool
+from app.buffer.spool import Bound, Spool
 from app.errors import BufferFull
 from app.pipeline.room import PLENTY_BYTES, judge
 from app.wiring import Wiring
@@ -80,7 +80,7 @@ def spooling(own_redis: RedisProcess, tmp_path: Path) -> Wiring:
     wiring = rig.wiring()
     wiring.board.publish(OKX, state(feeds=[]), 30)
     assert wiring.lease(f"stream:{BYBIT}", 30).acquire()
-    spool = Spool(tmp_path / "spool", BYBIT, 1000)
+    spool = Spool(Bound(tmp_path / "spool", 1000, time.monotonic), BYBIT)
     assert spool.lock()
     spool.append(b"x" * 12)
     return wiring
