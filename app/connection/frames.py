@@ -6,9 +6,9 @@ plain kind are cut out of that; everything else (control frames, fragments, erro
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-import websocket
 from websocket._abnf import frame_buffer
 
 #: Of a frame that is too large, this many leading bytes are kept for quarantine.
@@ -19,6 +19,8 @@ READ_BYTES = 64 * 1024
 LOOK_DEEPER = 16
 #: First byte of a frame that is a whole message, text or binary.
 _WHOLE = (0x81, 0x82)
+#: First byte of pings and pongs.
+_PINGS = (0x89, 0x8A)
 
 
 class FrameTooLarge(Exception):
@@ -36,12 +38,12 @@ class Frames(frame_buffer):
     """The library's frame reader, which reads ahead, and with a bound: it would allocate whatever length the peer announces."""
 
     max_bytes: int
+    #: Reads what else is there, b"" where nothing is.
+    more: Callable[[int], bytes]
     #: Bytes of the fragments of the current message read so far.
     fragments = 0
     #: Read from the socket; from `_at` on not yet taken.
     _ahead, _at = b"", 0
-    #: What ended the socket, where something came before it: the next read raises it.
-    failure: Exception | None = None
     #: A read waits where there is nothing.
     waits = True
     #: So many reads until it is seen whether the socket has more than one read brings.
@@ -77,21 +79,14 @@ class Frames(frame_buffer):
 
     def _read_ahead(self) -> bytes:
         """What the socket has. TLS gives one record at a time, often one frame: asked again where more was seen there."""
-        if self.failure is not None:
-            raise self.failure
         read = self.recv(READ_BYTES)
         self._until_deep -= 1
         if self.waits or self._until_deep > 0:
             return read
         chunks, size = [read], len(read)
-        try:
-            while size < READ_BYTES:
-                chunks.append(self.recv(READ_BYTES))
-                size += len(chunks[-1])
-        except websocket.WebSocketTimeoutException:
-            pass
-        except (websocket.WebSocketException, OSError) as error:
-            self.failure = error
+        while size < READ_BYTES and (chunk := self.more(READ_BYTES)):
+            chunks.append(chunk)
+            size += len(chunk)
         self._until_deep = 0 if len(chunks) > 1 else LOOK_DEEPER
         return b"".join(chunks)
 
@@ -118,10 +113,11 @@ class Frames(frame_buffer):
         return plain
 
     def rest(self) -> list[bytes]:
-        """Whole messages that stand behind a frame at which reading failed."""
+        """Whole messages that stand behind a frame at which reading failed, pings and pongs among them passed over."""
         found: list[bytes] = []
         if self.header is None and not self.fragments:
-            self._cut(found)
+            while not self._cut(found) and self._ahead[self._at] in _PINGS:
+                self._at += 2 + self._ahead[self._at + 1]
         return found
 
     def recv_mask(self) -> None:

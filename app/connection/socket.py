@@ -93,7 +93,7 @@ class Socket:
             enable_multithread=False,
         )
         self._frames = Frames(self._read, True)
-        self._frames.max_bytes = max_frame_bytes
+        self._frames.max_bytes, self._frames.more = max_frame_bytes, self._more
         self._ws.frame_buffer = self._frames
         options: dict[str, Any] = {"timeout": connect_timeout_s, "suppress_origin": True, "redirect_limit": 0}
         if proxy:
@@ -157,7 +157,7 @@ class Socket:
         self.dry, self._frames.waits = False, timeout_s > 0
         try:
             if found := self._frames.whole():
-                self.dry = self._frames.plain and self._frames.failure is None
+                self.dry = self._frames.plain
                 return found
             for _ in range(CONTROL_FRAMES_IN_A_ROW):
                 opcode, frame = self._ws.recv_data_frame(control_frame=True)
@@ -218,6 +218,13 @@ class Socket:
         except (BlockingIOError, ssl.SSLWantReadError) as error:  # there is nothing, and nobody is to wait for it
             raise websocket.WebSocketTimeoutException from error
         return data
+
+    def _more(self, size: int) -> bytes:
+        """For the frame reader, past the library, which closes a socket that has come to its end: the next read says so."""
+        try:
+            return bytes(self._ws.sock.recv(size)) if self._ws.sock is not None else b""
+        except OSError:
+            return b""
 
     def _set_timeout(self, timeout_s: float) -> None:
         if timeout_s != self._timeout_s:

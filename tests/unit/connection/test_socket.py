@@ -212,6 +212,11 @@ def socket_of(pieces: list[bytes | None]) -> Callable[[int], bytes]:
     return read
 
 
+def more_of(pieces: list[bytes | None]) -> Callable[[int], bytes]:
+    """The same of what is read when it is there."""
+    return lambda size: (pieces.pop(0) or b"") if pieces else b""
+
+
 @given(
     st.lists(
         st.tuples(st.sampled_from([TEXT, BINARY, PING, CONTINUATION]), st.integers(0, 400)), min_size=1, max_size=30
@@ -237,7 +242,7 @@ def test_however_the_bytes_are_cut_every_message_comes_out_once_in_order(
     for n, piece in enumerate(cut(stream, cuts)):
         pieces += [None, piece] if pauses[n % len(pauses)] else [piece]
     frames = Frames(socket_of(pieces), True)
-    frames.max_bytes, frames.waits = MAX_FRAME_BYTES, waits
+    frames.max_bytes, frames.waits, frames.more = MAX_FRAME_BYTES, waits, more_of(pieces)
     joined, found = continuous_frame(False, True), []
     while len(found) < len(said):
         with suppress(WebSocketTimeoutException):
@@ -254,12 +259,12 @@ def test_however_the_bytes_are_cut_every_message_comes_out_once_in_order(
 
 def test_where_a_read_brings_one_record_of_many_all_are_read_as_soon_as_that_was_seen() -> None:
     many: list[bytes | None] = [frame(TEXT, b"%d" % n) for n in range(10)]
-    frames = Frames(socket_of([*many[:4], None, *many[4:6], None, *many[6:]]), True)
-    frames.max_bytes, frames.waits = MAX_FRAME_BYTES, False
+    pieces = [*many[:4], None, *many[4:6], None, *many[6:]]
+    frames = Frames(socket_of(pieces), True)
+    frames.max_bytes, frames.waits, frames.more = MAX_FRAME_BYTES, False, more_of(pieces)
     assert frames.whole() == [b"0", b"1", b"2", b"3"]
     assert frames.whole() == [b"4", b"5"]
     assert frames.whole() == [b"6", b"7", b"8", b"9"]
-    assert isinstance(frames.failure, WebSocketConnectionClosedException)
     with pytest.raises(WebSocketConnectionClosedException):
         frames.whole()
 
@@ -267,16 +272,35 @@ def test_where_a_read_brings_one_record_of_many_all_are_read_as_soon_as_that_was
 def test_where_a_read_brings_all_there_is_it_is_seldom_asked_for_more() -> None:
     asked: list[int] = []
 
-    def read(size: int) -> bytes:
+    def more(size: int) -> bytes:
         asked.append(size)
-        if len(asked) == 2:
-            raise WebSocketTimeoutException
-        return frame(TEXT, b"one")
+        return b""
 
-    frames = Frames(read, True)
-    frames.max_bytes, frames.waits = MAX_FRAME_BYTES, False
-    assert [frames.whole() for _ in range(LOOK_DEEPER)] == [[b"one"]] * LOOK_DEEPER
-    assert len(asked) == LOOK_DEEPER + 1
+    frames = Frames(lambda size: frame(TEXT, b"one"), True)
+    frames.max_bytes, frames.waits, frames.more = MAX_FRAME_BYTES, False, more
+    assert [frames.whole() for _ in range(LOOK_DEEPER + 1)] == [[b"one"]] * (LOOK_DEEPER + 1)
+    assert len(asked) == 2
+
+
+def test_what_was_sent_before_the_end_is_received_whole_though_the_end_is_there_already() -> None:
+    sent = Event()
+
+    def script(wire: Wire) -> None:
+        wire.accept()
+        wire.send(b"".join(frame(PING, b"there?") + frame(TEXT, b"%d" % n) for n in range(20)))
+        wire.connection.shutdown(socket.SHUT_WR)
+        sent.set()
+        wire.until_closed()
+
+    with wired(script) as url, connected(url) as client:
+        assert sent.wait(LONG_S)
+        found: list[bytes] = []
+        with pytest.raises(ConnectionEnded):
+            while select([client], [], [], LONG_S)[0]:
+                found += client.receive(0)
+                while not client.dry:
+                    found += client.receive(0)
+        assert found == [b"%d" % n for n in range(20)]
 
 
 def test_without_waiting_what_is_there_is_received_and_dry_says_when_the_socket_is_to_be_asked_again() -> None:
@@ -303,7 +327,8 @@ def test_what_stands_behind_a_ping_that_cannot_be_answered_is_handed_out_before_
 ) -> None:
     def script(wire: Wire) -> None:
         wire.accept()
-        wire.send(frame(TEXT, b"before") + frame(PING, b"there?") + frame(TEXT, b"behind"))
+        behind = (frame(PING, b"there?") + frame(TEXT, b"behind")) * 3
+        wire.send(frame(TEXT, b"before") + behind)
         wire.until_closed()
 
     def gone(payload: bytes) -> None:
@@ -311,7 +336,7 @@ def test_what_stands_behind_a_ping_that_cannot_be_answered_is_handed_out_before_
 
     with wired(script) as url, connected(url) as client:
         monkeypatch.setattr(client._ws, "pong", gone)
-        assert [client.next(LONG_S), client.next(LONG_S)] == [b"before", b"behind"]
+        assert [client.next(LONG_S) for _ in range(4)] == [b"before", b"behind", b"behind", b"behind"]
         with pytest.raises(ConnectionEnded, match="the peer is gone"):
             client.next(LONG_S)
 
