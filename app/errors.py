@@ -75,6 +75,10 @@ class BufferUnavailable(CollectorError):
     """Redis could not answer in time; nothing is known to have moved."""
 
 
+class BufferSilent(BufferUnavailable):
+    """Redis did not answer at all: whatever else it is asked now, it will not either."""
+
+
 class BufferFull(BufferUnavailable):
     """Redis is at its `maxmemory`: it takes no write, and can be read and emptied."""
 

@@ -11,7 +11,7 @@ from redis.backoff import NoBackoff
 from redis.commands.core import Script
 from redis.retry import Retry
 
-from app.errors import BufferFull, BufferUnavailable
+from app.errors import BufferFull, BufferSilent, BufferUnavailable
 
 #: A connection for each thread that asks at the same time: redis-py's own bound of 100 refused the senders of 200 streams.
 MOST_CONNECTIONS = 10_000
@@ -51,10 +51,12 @@ def script(client: redis.Redis, name: str) -> Script:
 
 @contextmanager
 def answering() -> Iterator[None]:
-    """Turns what redis-py raises into BufferUnavailable."""
+    """Turns what redis-py raises into BufferUnavailable: BufferSilent where no answer came, BufferFull where Redis is full."""
     try:
         yield
     except redis.OutOfMemoryError as error:
         raise BufferFull(f"Redis: OOM, it is at its maxmemory: {error}") from error
+    except (redis.ConnectionError, redis.TimeoutError) as error:
+        raise BufferSilent(f"Redis: {type(error).__name__}: {error}") from error
     except redis.RedisError as error:
         raise BufferUnavailable(f"Redis: {type(error).__name__}: {error}") from error

@@ -52,6 +52,10 @@ class _Place(NamedTuple):
             self.context.run(self.sender.failed, error)
             return None
 
+    def busy(self) -> bool:
+        """As `Sender.busy`, which may have to look at a disk."""
+        return bool(self.call(lambda: self.sender.busy))
+
 
 class Carrier:
     """Delivers for streams until they are told to finish. Its thread begins with the first and ends with the last."""
@@ -124,7 +128,7 @@ class Carrier:
         if self.bell.idle or began_s >= self._round_s:
             self.bell.idle = True  # before looking: what comes meanwhile rings
             self._visit(self._places)
-            busy = any(place.sender.busy for place in self._places)
+            busy = any(place.busy() for place in self._places)
             self.bell.idle = not busy
             self._round_s = began_s + (spacing_s(self._interval_s, self._now_s() - began_s) if busy else IDLE_S)
         else:

@@ -19,7 +19,7 @@ from app.buffer.events import EventBuffer, Outcome
 from app.buffer.lease import Holding, Lease
 from app.buffer.spool import Spool
 from app.codec import BatchCodec, events_in
-from app.errors import BufferUnavailable, SpoolFull
+from app.errors import BufferSilent, BufferUnavailable, SpoolFull
 from app.model import Batch, Loss
 from app.pipeline.latency import Latency
 from app.pipeline.outbox import Outbox
@@ -246,7 +246,8 @@ class Sender:
 
     def _no_answer(self, error: BufferUnavailable) -> None:
         telemetry.push_failed(self.stream, error)
-        self._silence.until_s = self._now_s() + RETRY_S
+        if isinstance(error, BufferSilent):
+            self._silence.until_s = self._now_s() + RETRY_S
 
     def _keep_lease(self) -> None:
         """Renew at a third of its time. A silent Redis is no lost lease: nobody else can take it (docs/decisions/0001)."""

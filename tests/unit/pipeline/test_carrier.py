@@ -13,7 +13,7 @@ import pytest
 from app.buffer.events import EventBuffer, Outcome
 from app.buffer.spool import Bound, Spool
 from app.codec import BatchCodec
-from app.errors import BufferUnavailable
+from app.errors import BufferFull, BufferSilent, BufferUnavailable
 from app.model import Batch, Event
 from app.pipeline.carrier import NUDGE_S, Carrier, spacing_s
 from app.pipeline.outbox import Allowance, Epoch, Lane, Outbox
@@ -127,7 +127,7 @@ def test_redis_that_does_not_answer_one_stream_is_asked_by_none_and_all_batches_
 ) -> None:
     site = Site(rig, tmp_path, 0.01)
     lanes = {name: site.stream(name)[0] for name in "abc"}
-    site.refuse = lambda: BufferUnavailable("silent")
+    site.refuse = lambda: BufferSilent("no answer")
     site.carry()
     for lane in lanes.values():
         assert lane.add([event(1), event(2)]) == []
@@ -136,9 +136,54 @@ def test_redis_that_does_not_answer_one_stream_is_asked_by_none_and_all_batches_
     until(lambda: site.carrier.silence.until_s < time.monotonic())
     assert asked <= 3, "once it was silent nobody asked again"
     site.refuse = None
+    until(lambda: [sender.spool_events for sender in site._senders] == [0, 0, 0])
     site.finish()
     assert {name: site.numbers(name) for name in "abc"} == {key: [[1, 2]] for key in "abc"}
-    assert [sender.spool_events for sender in site._senders] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("refusal", [None, BufferFull("maxmemory"), BufferUnavailable("WRONGTYPE")])
+def test_what_redis_refuses_one_stream_keeps_no_other_from_asking(
+    refusal: Outcome, rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(rig, tmp_path, 0.01)
+    refused, (lane, _) = site.stream("a"), site.stream("b")
+    push_all = site.buffer.push_all
+
+    def push(elements: Sequence[tuple[str, bytes]]) -> list[Outcome]:
+        return [refusal if one[0] == "a" else push_all([one])[0] for one in elements]
+
+    monkeypatch.setattr(site.buffer, "push_all", push)
+    site.carry()
+    assert refused[0].add([event(1)]) == []
+    until(lambda: refused[1].spool_events == 1)
+    assert lane.add([event(1)]) == []
+    until(lambda: site.numbers("b") == [[1]])
+    assert site._senders[1].spool_events == 0 and site.carrier.silence.until_s == 0
+    monkeypatch.undo()
+    until(lambda: refused[1].spool_events == 0)
+    site.finish()
+    assert site.numbers("a") == [[1]]
+
+
+def test_a_stream_whose_disk_fails_disturbs_no_other(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site(rig, tmp_path, 0.01)
+    site.stream("a")
+    lane, _ = site.stream("b")
+    look = Spool._files
+
+    def broken(spool: Spool) -> list[Path]:
+        if spool.directory.name == "a":
+            raise OSError(5, "Input/output error")
+        return look(spool)
+
+    for sender in site._senders:
+        sender._spool._waiting = None
+    monkeypatch.setattr(Spool, "_files", broken)
+    site.carry()
+    assert lane.add([event(1)]) == []
+    until(lambda: site.numbers("b") == [[1]])
+    monkeypatch.undo()
+    site.finish()
 
 
 def test_a_stream_whose_state_cannot_be_told_disturbs_no_other(rig: Rig, tmp_path: Path) -> None:
