@@ -22,5 +22,8 @@ class EventLog:
     def warning(self, event: str, **facts: Any) -> None:
         _logger(event.partition(".")[0]).warning(event, **facts)
 
+    def critical(self, event: str, **facts: Any) -> None:
+        _logger(event.partition(".")[0]).critical(event, **facts)
+
     def error(self, event: str, **facts: Any) -> None:
         _logger(event.partition(".")[0]).error(event, **facts)

@@ -17,7 +17,7 @@ def process_alive(process: str, **facts: object) -> None:
 
 def failed_unexpectedly(where: str, error: tuple[type[BaseException], BaseException, TracebackType | None]) -> None:
     """What nobody caught, in the main thread or in `where`."""
-    telemetry.log.error("process.failed", where=where, exc_info=error)
+    telemetry.log.critical("process.failed", where=where, exc_info=error)
 
 
 def log_file_deleted(name: str, size_bytes: int, age_s: float) -> None:

@@ -21,7 +21,7 @@ from app.pipeline import periodic
 from app.pipeline.audit import Audit, audit
 from app.pipeline.supervise import drain_spools
 from app.quality.balance import Difference
-from app.store.ledger import OPEN
+from app.store.ledger import OPEN, SegmentEntry
 from app.store.reading import newest_received_us
 from app.wiring import Wiring
 
@@ -188,8 +188,14 @@ class Installation(Rehearsal):
         return {path.parent.name for root in roots for path in root.glob("*/*.spool")}
 
     def open_segment(self) -> Path:
-        (entry,) = self.wiring.ledger.segments(OPEN)
-        return self.wiring.settings.storage.segments_path / entry.path
+        found: list[SegmentEntry] = []
+
+        def opened() -> bool:
+            found[:] = self.wiring.ledger.segments(OPEN)
+            return bool(found)
+
+        self.wait(opened, "a segment is open")  # between two of them there is none
+        return self.wiring.settings.storage.segments_path / found[-1].path
 
     # what is done
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
-LEVELS = ("info", "warning", "error")
+LEVELS = ("info", "warning", "error", "critical")
 #: Sentences that many lines end with; docs/logs.md explains them once.
 SENTENCES = {"then", "remedy"}
 

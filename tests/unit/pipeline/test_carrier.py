@@ -100,8 +100,9 @@ def test_what_all_streams_have_is_pushed_in_one_question(rig: Rig, tmp_path: Pat
 
 
 def test_what_comes_first_leaves_at_once_and_what_follows_waits_for_the_round_or_a_full_batch(
-    rig: Rig, tmp_path: Path
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("app.pipeline.carrier.IDLE_S", NEVER_S)
     site = Site(rig, tmp_path, NEVER_S)
     lane, _ = site.stream("a")
     assert lane._outbox.take() is not None  # the batch that says it begins
