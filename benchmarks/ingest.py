@@ -14,13 +14,11 @@ from typing import Any
 
 from rig.stack import Cpu, Load, Stack, cpu_s
 
-#: Seconds of frames: growth that is none, and what may wait anywhere. A flush comes every 5 s and takes a while.
-FLUSH_S, WAITS_S = 2, 9
-#: Steps up last so long and are so high; where one was too high, this part of what was taken is held. Below LEAST nothing is
-#: looked for.
-PROBE_S, STEP, DOWN, LEAST = 6.0, 1.3, 0.85, 2_000
-#: Connections -> where the climb begins.
-FOOT = {1: 24_000, 20: 40_000, 200: 28_000}
+#: Seconds of frames: growth that is none, and what may wait anywhere. A flush comes every 5 s and takes as long.
+FLUSH_S, WAITS_S = 2, 15
+#: Connections -> the first rate that is tried; the next one is lower by DOWN. Below LEAST nothing is looked for.
+FIRST = {1: 48_000, 20: 48_000, 200: 40_000}
+DOWN, LEAST = 0.85, 2_000
 
 
 def sustained(stack: Stack, rate: float, seconds: float) -> dict[str, Any]:
@@ -65,23 +63,16 @@ def settle(stack: Stack) -> None:
         time.sleep(0.5)
 
 
-def climb(stack: Stack, rate: float, seconds: float, say: bool) -> dict[str, Any]:
-    """The largest rate that is kept for `seconds`: up in steps until one is not, then down in small ones."""
-
-    def tried_at(rate: float, seconds: float) -> dict[str, Any]:
+def largest(stack: Stack, rate: float, seconds: float, say: bool) -> dict[str, Any]:
+    """The first rate of a ladder down from `rate` that is kept for `seconds`."""
+    while True:
         tried = sustained(stack, rate, seconds)
         if say:
             print("  ", json.dumps(tried), file=sys.stderr)
-        if not tried["kept"]:
-            settle(stack)
-        return tried
-
-    while (tried := tried_at(rate, PROBE_S))["kept"]:
-        rate = round(rate * STEP)
-    while not tried["kept"] and rate >= LEAST:
-        rate = round(min(rate, tried["sent_per_s"]) * DOWN)
-        tried = tried_at(rate, seconds)
-    return tried
+        settle(stack)
+        rate = round(rate * DOWN)
+        if tried["kept"] or rate < LEAST:
+            return tried
 
 
 def floor(connections: int, rate: float, seconds: float, cpu_pin: int) -> dict[str, float]:
@@ -117,15 +108,16 @@ def floor(connections: int, rate: float, seconds: float, cpu_pin: int) -> dict[s
     return found
 
 
-def measure(connections: int, seconds: float, say: bool, settings: dict[str, dict[str, object]]) -> dict[str, Any]:
+def measure(
+    connections: int, first: float, seconds: float, say: bool, settings: dict[str, dict[str, object]]
+) -> dict[str, Any]:
     """Subject and floor, in one run."""
     with tempfile.TemporaryDirectory() as directory:
         stack = Stack(Path(directory), connections=connections, settings=settings)
         try:
             stack.wait_open()
             settle(stack)
-            best = climb(stack, FOOT.get(connections, LEAST), seconds, say)
-            settle(stack)
+            best = largest(stack, first, seconds, say)
             stack.flush()
             sent, stored, refused = stack.load.last["sent"], stack.stored(), stack.refused()
         finally:
@@ -145,6 +137,7 @@ def main() -> None:
     """A table for people on stderr, one JSON object on stdout."""
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--connections", type=int, nargs="*", default=[1, 20, 200])
+    words.add_argument("--first", type=float, help="the rate that is tried first; each next one is lower by a seventh")
     words.add_argument("--secs", type=float, default=60, help="how long the rate that is told must have been kept")
     words.add_argument(
         "--set", nargs="*", default=["websocket.cpu_pin=0"], help="settings; --set without any: as they come"
@@ -156,7 +149,10 @@ def main() -> None:
         name, _, value = word.partition("=")
         section, _, key = name.rpartition(".")
         settings.setdefault(section, {})[key] = json.loads(value)
-    found = [measure(connections, given.secs, given.verbose, settings) for connections in given.connections]
+    found = [
+        measure(connections, given.first or FIRST.get(connections, 20_000), given.secs, given.verbose, settings)
+        for connections in given.connections
+    ]
     columns = (
         "connections",
         "frames/s",

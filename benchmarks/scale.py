@@ -59,7 +59,7 @@ def main() -> None:
     """A table for people on stderr, one JSON object on stdout."""
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--secs", type=float, default=6)
-    words.add_argument("--rates", type=float, nargs="*", default=[20_000, 30_000, 40_000])
+    words.add_argument("--rates", type=float, nargs="*", default=[30_000, 45_000])
     given = words.parse_args()
     rest = [resting(markets, connections, given.secs) for markets, connections in MARKETS.items()]
     print("markets at rest  stream cores  stream MiB", file=sys.stderr)
