@@ -13,7 +13,7 @@ from redis.retry import Retry
 
 from app.errors import BufferFull, BufferSilent, BufferUnavailable
 
-#: A connection for each thread that asks at the same time: redis-py's own bound of 100 refused the senders of 200 streams.
+#: A connection for each thread that asks at the same time: 200 streams take their leases at once, redis-py's own bound is 100.
 MOST_CONNECTIONS = 10_000
 
 

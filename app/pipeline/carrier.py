@@ -80,10 +80,10 @@ class Carrier:
     def carry(self, sender: Sender) -> None:
         """Deliver for `sender` until it is told to finish, in this caller's context: lines in the log name its task."""
         with self._lock:
-            self._new.append(_Place(sender, copy_context()))
             if not self._runs:
-                self._runs = True
                 threading.Thread(target=self._run, name="carrier", daemon=True).start()
+                self._runs = True
+            self._new.append(_Place(sender, copy_context()))
 
     def nudge(self, ask: Callable[[], object]) -> None:
         """Have `ask` called soon, for whichever stream: on a thread of its own, for it may wait; once a second at most."""

@@ -72,13 +72,14 @@ class Reader:
         """
         place = _Place(link, copy_context())
         with self._lock:
-            self._new.append(place)
             if self._bell is None:
-                self._bell, heard = socket.socketpair()
+                bell, heard = socket.socketpair()
                 heard.setblocking(False)
                 threading.Thread(target=self._run, args=(heard,), name="reader", daemon=True).start()
+                self._bell = bell
             else:
                 self._bell.send(b"\0")
+            self._new.append(place)
         return place.answer.result()
 
     def _run(self, heard: socket.socket) -> None:
@@ -184,5 +185,7 @@ class _Round:
     def _drop(self, place: _Place) -> None:
         del self.places[place]
         self._more.pop(place, None)
-        if self._alone.pop(place, place) is place:
+        if place in self._alone:
+            del self._alone[place]
+        else:
             self._selector.unregister(place.fileno)
