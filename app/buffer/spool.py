@@ -67,8 +67,8 @@ class Spool:
         self._tail_bytes = 0
         self._lock: BinaryIO | None = None
         self._lock_late = False
-        #: The oldest file and how far into it everything has been delivered.
-        self._delivered: tuple[str, int] = ("", 0)
+        #: How far into each file everything has been delivered.
+        self._delivered: dict[str, int] = {}
         self._waiting: bool | None = None
 
     def lock(self) -> bool:
@@ -166,27 +166,34 @@ class Spool:
     def drain(self, deliver: Callable[[bytes], bool]) -> bool:
         """Hand out every element, oldest first, until `deliver` says no. True when the spool is empty.
 
-        What `deliver` raises goes through; everything not delivered stays.
+        What `deliver` raises goes through; everything not delivered stays. Raises: OSError, where a file that was delivered
+        cannot be removed: it is not delivered again by this process, nor does it keep what comes from Redis.
         """
+        kept: OSError | None = None
         for path in self._files():
-            start = self._delivered[1] if self._delivered[0] == path.name else 0
-            end = start
+            end = start = self._delivered.get(path.name, 0)
             for element, end in read_records(path, start):
                 if not deliver(element):
                     return False
-                self._delivered = path.name, end
+                self._delivered[path.name] = end
             damaged_bytes = path.stat().st_size - end
             if self._tail is not None and Path(self._tail.name) == path:
                 self._tail.close()
                 self._tail = None
-            if damaged_bytes:
-                self._on_damage(str(path), end, damaged_bytes)
-                path.rename(path.with_suffix(".damaged"))
-            else:
-                path.unlink()
+            try:
+                if damaged_bytes:
+                    self._on_damage(str(path), end, damaged_bytes)
+                    path.rename(path.with_suffix(".damaged"))
+                else:
+                    path.unlink()
+            except OSError as error:
+                kept = error
+                continue
             self._bound.look_again()
-            self._delivered = ("", 0)  # the next file may get this one's number
+            self._delivered.pop(path.name, None)  # the next file may get this one's number
         self._waiting = False
+        if kept is not None:
+            raise kept
         return True
 
 

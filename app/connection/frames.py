@@ -37,13 +37,12 @@ class FrameTooLarge(Exception):
 class Frames(frame_buffer):
     """The library's frame reader, which reads ahead, and with a bound: it would allocate whatever length the peer announces."""
 
-    max_bytes: int
-    #: Reads what else is there, b"" where nothing is.
-    more: Callable[[int], bytes]
     #: Bytes of the fragments of the current message read so far.
     fragments = 0
     #: Read from the socket; from `_at` on not yet taken.
     _ahead, _at = b"", 0
+    #: Read after that, of a large frame: joined when it is there, not at each piece.
+    _late_bytes = 0
     #: A read waits where there is nothing.
     waits = True
     #: So many reads until it is seen whether the socket has more than one read brings.
@@ -51,19 +50,26 @@ class Frames(frame_buffer):
     #: What comes next, as far as it was read, is a frame that `whole` can take.
     plain = True
 
+    def __init__(self, recv: Callable[[int], bytes], more: Callable[[int], bytes], max_bytes: int) -> None:
+        """`recv` raises where nothing is there in time; `more` reads what else is there, b"" where nothing is."""
+        super().__init__(recv, True)
+        self.more, self.max_bytes = more, max_bytes
+        self._late: list[bytes] = []
+
     def recv_strict(self, bufsize: int) -> bytes:
         """The next `bufsize` bytes. What was read before a timeout stays read."""
-        left = len(self._ahead) - self._at
-        if left < bufsize:
-            chunks = [self._ahead[self._at :]]
-            try:
-                while left < bufsize:
-                    chunks.append(self.recv(READ_BYTES))
-                    left += len(chunks[-1])
-            finally:
-                self._ahead, self._at = b"".join(chunks), 0
+        while len(self._ahead) - self._at + self._late_bytes < bufsize:
+            self._late.append(self.recv(READ_BYTES))
+            self._late_bytes += len(self._late[-1])
+        self._join()
         begin, self._at = self._at, self._at + bufsize
         return self._ahead[begin : self._at]
+
+    def _join(self) -> None:
+        if self._late:
+            self._ahead, self._at = b"".join([self._ahead[self._at :], *self._late]), 0
+            self._late.clear()
+            self._late_bytes = 0
 
     def whole(self) -> list[bytes]:
         """Payloads of the messages that come next, each in one frame, as far as they were read.
@@ -72,7 +78,10 @@ class Frames(frame_buffer):
         something else comes next: both are for the library to read.
         """
         found: list[bytes] = []
-        if self.header is None and not self.fragments and self._cut(found) and not found:
+        if self.header is not None or self.fragments:
+            return found
+        self._join()
+        if self._cut(found) and not found:
             self._ahead, self._at = self._ahead[self._at :] + self._read_ahead(), 0
             self._cut(found)
         return found
@@ -116,6 +125,7 @@ class Frames(frame_buffer):
         """Whole messages that stand behind a frame at which reading failed, pings and pongs among them passed over."""
         found: list[bytes] = []
         if self.header is None and not self.fragments:
+            self._join()
             while not self._cut(found) and self._ahead[self._at] in _PINGS:
                 self._at += 2 + self._ahead[self._at + 1]
         return found

@@ -2,7 +2,7 @@
 
 Frames come out as bytes, undecoded and unvalidated: the library's UTF-8 check is pure Python and slower by a factor of
 forty (docs/decisions/0003), and the session decodes strictly anyway. Pings are answered here, by the library. Every call
-has a timeout; a timeout in the middle of a frame keeps what has been read and goes on at the next call.
+has a timeout, 0 where nobody waits; one in the middle of a frame keeps what has been read and goes on at the next call.
 """
 
 from __future__ import annotations
@@ -59,15 +59,22 @@ class ConnectionEnded(Exception):
         return f"close frame {self.code} {self.text!r}" if self.code is not None else self.text
 
 
+class SendFailed(ConnectionEnded):
+    """Nothing more can be sent; what had come before can still be received."""
+
+
 class Socket:
-    """An open connection. Used by one thread only."""
+    """An open connection. Used by one thread at a time."""
 
     #: Monotonic second at which `receive` returns with nothing.
     _until_s = 0.0
     #: The end that the next `receive` tells.
     _ended: ConnectionEnded | None = None
-    #: All that was read has been handed out, as far as it is complete: the next comes when the socket has something.
-    dry = True
+    #: All that was read has been handed out, as far as it is complete: the next comes when the socket has something. Not so
+    #: at first: TLS may have brought frames with the last of the handshake.
+    dry = False
+    #: The socket came to its end behind what was read.
+    _over = False
 
     def __init__(
         self,
@@ -92,8 +99,7 @@ class Socket:
             skip_utf8_validation=True,
             enable_multithread=False,
         )
-        self._frames = Frames(self._read, True)
-        self._frames.max_bytes, self._frames.more = max_frame_bytes, self._more
+        self._frames = Frames(self._read, self._more, max_frame_bytes)
         self._ws.frame_buffer = self._frames
         options: dict[str, Any] = {"timeout": connect_timeout_s, "suppress_origin": True, "redirect_limit": 0}
         if proxy:
@@ -157,7 +163,7 @@ class Socket:
         self.dry, self._frames.waits = False, timeout_s > 0
         try:
             if found := self._frames.whole():
-                self.dry = self._frames.plain
+                self.dry = self._frames.plain and not self._over
                 return found
             for _ in range(CONTROL_FRAMES_IN_A_ROW):
                 opcode, frame = self._ws.recv_data_frame(control_frame=True)
@@ -183,7 +189,7 @@ class Socket:
         return [payload]
 
     def send(self, frame: str | None) -> None:
-        """Send a text frame; None sends a protocol PING. Raises: ConnectionEnded, also where it took SEND_S."""
+        """Send a text frame; None sends a protocol PING. Raises: SendFailed, also where it took SEND_S."""
         self._set_timeout(SEND_S)
         try:
             if frame is None:
@@ -191,7 +197,7 @@ class Socket:
             else:
                 self._ws.send(frame)
         except (websocket.WebSocketException, OSError) as error:
-            raise ConnectionEnded(None, f"{type(error).__name__} while sending: {error}") from error
+            raise SendFailed(None, f"{type(error).__name__} while sending: {error}") from error
 
     def say_goodbye(self, code: int) -> None:
         """Send the close frame; what the peer had already sent can still be received until its own close frame comes."""
@@ -222,9 +228,13 @@ class Socket:
     def _more(self, size: int) -> bytes:
         """For the frame reader, past the library, which closes a socket that has come to its end: the next read says so."""
         try:
-            return bytes(self._ws.sock.recv(size)) if self._ws.sock is not None else b""
-        except OSError:
+            more = bytes(self._ws.sock.recv(size)) if self._ws.sock is not None else b""
+        except (BlockingIOError, ssl.SSLWantReadError):
             return b""
+        except OSError:
+            more = b""
+        self._over = not more
+        return more
 
     def _set_timeout(self, timeout_s: float) -> None:
         if timeout_s != self._timeout_s:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context, copy_context
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -22,8 +22,8 @@ from app.pipeline.sender import Sender, Silence
 T = TypeVar("T")
 #: Where nothing comes, leases and states are looked at so often.
 IDLE_S = 0.25
-#: In a round, spools are drained for so long together.
-DRAIN_MOMENT_S = 0.5
+#: Between deliveries spools are drained and leases kept, stream by stream, for so long together.
+MOMENT_S = 0.1
 #: A round takes one part in so many of the time from its beginning to the next one's, which is this at most: a processor
 #: that is short is for reading first, and larger batches cost everybody less.
 SHARE, LONGEST_S = 4, 1.0
@@ -70,7 +70,7 @@ class Carrier:
         self._push_all = push_all
         self._interval_s, self._now_s = interval_s, monotonic_s
         self._lock = threading.Lock()
-        self._places: list[_Place] = []
+        self._places: deque[_Place] = deque()
         self._new: deque[_Place] = deque()
         self._runs = False
         #: The next round begins then.
@@ -96,7 +96,10 @@ class Carrier:
 
         if self._now_s() >= self._nudge_s and self._nudging.acquire(blocking=False):
             self._nudge_s = self._now_s() + NUDGE_S
-            threading.Thread(target=run, name="nudge", daemon=True).start()
+            try:
+                threading.Thread(target=run, name="nudge", daemon=True).start()
+            except RuntimeError:  # no more threads: the beat comes without it
+                self._nudging.release()
 
     def _run(self) -> None:
         try:
@@ -109,7 +112,7 @@ class Carrier:
                 self._places.clear()
                 self._new.clear()
             for place in left:
-                place.sender.finished.set()
+                place.call(place.sender.end)
             raise
 
     def _arrived(self) -> bool:
@@ -127,15 +130,30 @@ class Carrier:
         began_s = self._now_s()
         if self.bell.idle or began_s >= self._round_s:
             self.bell.idle = True  # before looking: what comes meanwhile rings
-            self._visit(self._places)
-            busy = any(place.busy() for place in self._places)
+            self._deliver(self._places)
+            busy = any([place.busy() for place in self._places])
             self.bell.idle = not busy
+            self._look_after()
             self._round_s = began_s + (spacing_s(self._interval_s, self._now_s() - began_s) if busy else IDLE_S)
         else:
-            self._visit([place for place in self._places if place.sender.pressing])
+            self._deliver([place for place in self._places if place.sender.pressing])
+            self._look_after()
 
-    def _visit(self, places: Sequence[_Place]) -> None:
-        """One batch of each of `places`, and whatever else is due there."""
+    def _look_after(self) -> None:
+        """Spools and leases, in turns: one at least, then on for a moment while nothing calls."""
+        until_s = self._now_s() + MOMENT_S
+        for _ in range(len(self._places)):
+            place = self._places[0]
+            self._places.rotate(-1)
+            place.call(partial(place.sender.look_after, until_s))
+            if self._now_s() >= until_s or self.bell.rung:
+                break
+        for place in [place for place in self._places if place.sender.over]:
+            self._places.remove(place)
+            place.call(place.sender.end)
+
+    def _deliver(self, places: Iterable[_Place]) -> None:
+        """One batch of each of `places`."""
         taken: list[tuple[_Place, bytes]] = []
         size = 0
         for place in places:
@@ -146,11 +164,6 @@ class Carrier:
                     self._push(taken)
                     taken, size = [], 0
         self._push(taken)
-        for place in tuple(places):
-            place.call(partial(place.sender.look_after, DRAIN_MOMENT_S / len(places)))
-            if place.sender.over:
-                self._places.remove(place)
-                place.call(place.sender.end)
 
     def _push(self, taken: Sequence[tuple[_Place, bytes]]) -> None:
         if not taken:
@@ -159,7 +172,7 @@ class Carrier:
             outcomes = self._push_all([(place.sender.stream, element) for place, element in taken])
         except Exception as error:  # noqa: BLE001 - what is in hand stays in hand
             for place, _ in taken:
-                place.context.run(place.sender.failed, error)
+                place.call(partial(place.sender.failed, error))
             return
         for (place, _), outcome in zip(taken, outcomes, strict=True):
             place.call(partial(place.sender.told, outcome))

@@ -1,6 +1,6 @@
 """How late events come: receive time minus exchange time, feed by feed, in one pass over a batch.
 
-Runs on the sender's thread. The pass only adds to lists of its own; what they hold goes into the metrics once a second.
+Runs on the carrier's thread. The pass only adds to lists of its own; what they hold goes into the metrics once a second.
 """
 
 from __future__ import annotations

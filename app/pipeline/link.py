@@ -9,21 +9,23 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import cast
 
 from app import telemetry, telemetry_counts
+from app.clock import sleep
 from app.connection.actions import Close, Fetch, Output, Rotate, Send
 from app.connection.feed import FeedState
 from app.connection.frames import FrameTooLarge
 from app.connection.session import Session
-from app.connection.socket import ConnectionEnded, Socket
+from app.connection.socket import ConnectionEnded, SendFailed, Socket
 from app.errors import BufferUnavailable, VenueUnavailable
 from app.exchanges.base import Decoded, Signer
 from app.model import Event, Gap, Quarantined
 from app.pipeline.outbox import Lane, Unit
-from app.pipeline.reader import Reader
+from app.pipeline.reader import LOOK_S, Reader
 from app.sequence import Continuity, Verdict
 
 #: Ends of connections that a stream tells of.
@@ -112,6 +114,8 @@ class Link:
             self._socket.say_goodbye(1009)
             return Close("oversized_frame", str(error))
         except ConnectionEnded as error:
+            if isinstance(error, SendFailed):
+                self._keep_rest()
             return self._session.ended_by_venue("stream_ended" if error.code is None else "close_frame", str(error))
         finally:
             self._join()
@@ -195,6 +199,7 @@ class Link:
             while (left_s := min(until_s, quiet_s) - self._now_s()) > 0:
                 if payloads := self._socket.receive(left_s):
                     self._keep(self._received(payloads, self._now_s()))
+                    self._give_way(until_s)
                     quiet_s = self._now_s() + GOODBYE_S
             self.cut_short = quiet_s > until_s
         except FrameTooLarge as error:
@@ -202,6 +207,18 @@ class Link:
             self.cut_short = True
         except ConnectionEnded:
             return
+
+    def _keep_rest(self) -> None:
+        """What had come before it was seen that the venue takes nothing any more."""
+        with suppress(ConnectionEnded, FrameTooLarge):
+            while payloads := self._socket.receive(0):
+                self._keep(self._received(payloads, self._now_s()))
+
+    def _give_way(self, until_s: float) -> None:
+        """Let the sender catch up, as the reader does."""
+        until_s = min(until_s, self._now_s() + self._lane.behind_s())
+        while self._lane.behind_s() and self._now_s() < until_s:
+            sleep(LOOK_S)
 
     def _perform(self, outputs: list[Output]) -> Close | None:
         """Keep what is to be kept, then send what is to be sent; the wish to close, if there is one."""

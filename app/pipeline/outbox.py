@@ -59,6 +59,11 @@ class Bell:
         if pressing or self.idle:
             self._rung.set()
 
+    @property
+    def rung(self) -> bool:
+        """Whether it was, since the last wait."""
+        return self._rung.is_set()
+
     def wait(self, wait_s: float) -> None:
         """Until it is rung, or was since the last time; for `wait_s` at most."""
         self._rung.wait(wait_s)
@@ -108,7 +113,7 @@ class Lane:
 
 
 class Outbox:
-    """Units in, batches out. The reader threads of the open connections add, one sender thread takes."""
+    """Units in, batches out. The reader adds, and connections that say goodbye do; the carrier takes."""
 
     def __init__(
         self,

@@ -74,11 +74,13 @@ class Reader:
         with self._lock:
             if self._bell is None:
                 bell, heard = socket.socketpair()
-                heard.setblocking(False)
+                for end in (bell, heard):
+                    end.setblocking(False)
                 threading.Thread(target=self._run, args=(heard,), name="reader", daemon=True).start()
                 self._bell = bell
             else:
-                self._bell.send(b"\0")
+                with suppress(BlockingIOError):  # it was rung often enough
+                    self._bell.send(b"\0")
             self._new.append(place)
         return place.answer.result()
 

@@ -9,7 +9,6 @@ When the spool is full too, the batch in hand waits, the memory queue fills, and
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from threading import Event as Flag
 
 import msgspec
@@ -28,6 +27,8 @@ from app.pipeline.outbox import Outbox
 RETRY_S = 1.0
 #: Batches taken out of the spool for each one that goes in, while full batches wait in memory.
 DRAIN_AT_LEAST = 4
+#: Of full batches so many go to the spool before others have their turn.
+SET_ASIDE_AT_ONCE = 16
 
 
 class Silence:
@@ -107,18 +108,28 @@ class Sender:
         if self._now_s() < self._rest_s:
             return None
         self._outbox.stuck = bool(self.spool_refusal)
+        element = self._next()
+        if element is None:
+            self._brought = False
+            return None
+        if not self._spool and self._now_s() >= max(self._retry_s, self._silence.until_s):
+            return element
+        for _ in range(SET_ASIDE_AT_ONCE):
+            self._set_aside(element)
+            if self._in_hand is not None or not self._outbox.batch_waits or (element := self._next()) is None:
+                break
+        return None
+
+    def _next(self) -> bytes | None:
+        """The element in hand, from now on; None: nothing waits."""
         if self._in_hand is None:
             if self._taken is None:
                 self._taken = self._outbox.take()
                 if self._taken is None:
-                    self._brought = False
                     return None
                 self.latency.add(self._taken.events)
             self._in_hand = self._encoded(self._taken)
             self._taken = None
-        if self._spool or self._now_s() < max(self._retry_s, self._silence.until_s):
-            self._set_aside(self._in_hand)
-            return None
         return self._in_hand
 
     def told(self, outcome: Outcome) -> None:
@@ -130,10 +141,12 @@ class Sender:
         else:
             self._set_aside(element)
 
-    def look_after(self, moment_s: float) -> None:
-        """Drain the spool for a moment, keep the lease, say how things are."""
-        self._drain(moment_s)
-        self._keep_lease()
+    def look_after(self, until_s: float) -> None:
+        """Drain the spool until then, keep the lease, say how things are."""
+        try:
+            self._drain(until_s)
+        finally:
+            self._keep_lease()
 
     def failed(self, error: Exception) -> None:
         """Something went wrong that has no name: the batch in hand stays in hand."""
@@ -192,14 +205,13 @@ class Sender:
             bare = msgspec.structs.replace(batch, ranges=(), events=(), quarantined=(), losses=(*batch.losses, *losses))
             return self._codec.encode(bare)
 
-    def _drain(self, moment_s: float) -> None:
-        """Deliver from the spool for a moment, a few batches at least; others have their turn between two moments.
+    def _drain(self, until_s: float) -> None:
+        """Deliver from the spool until then, a few batches at least; others have their turn between two times.
 
         While full batches wait in memory the moment is short, but longer than what they bring: the spool shrinks.
         """
         if not self._spool:
             return
-        until_s = self._now_s() + moment_s
         delivered = 0
 
         def deliver(element: bytes) -> bool:
@@ -219,8 +231,10 @@ class Sender:
         """The state at the end: else the board would tell the one of a second ago until it runs out. Not in place of
         another holder's, and not to a Redis that is silent."""
         if not self.lost.is_set() and self._now_s() >= self._silence.until_s:
-            with suppress(BufferUnavailable):
+            try:
                 self._publish(self._now_s())
+            except BufferUnavailable as error:
+                self._no_answer(error)
 
     def _spooled(self, element: bytes, sign: int) -> None:
         self.spool_bytes += sign * len(element)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import resource
 import subprocess
@@ -188,6 +189,26 @@ def test_a_full_spool_refuses_and_writes_nothing_and_takes_again_when_drained(tm
     assert drained(box) == [b"a" * 80]
     box.append(b"b" * 50)
     assert drained(box) == [b"b" * 50]
+
+
+def test_a_file_that_cannot_be_removed_is_told_of_and_delivered_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = spool(tmp_path)
+    box.append(b"one")
+    real = Path.unlink
+
+    def read_only(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", read_only)
+    with pytest.raises(OSError, match="Read-only"):
+        drained(box)
+    assert not box, "nothing waits: batches go to Redis again"
+    monkeypatch.setattr(Path, "unlink", real)
+    box.append(b"two")
+    assert drained(box) == [b"two"]
+    assert size_bytes(tmp_path) == 0
 
 
 def test_the_bound_is_that_of_all_streams_together(tmp_path: Path) -> None:

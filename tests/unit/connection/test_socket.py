@@ -18,7 +18,7 @@ from websocket._abnf import continuous_frame
 from websockets.sync.server import ServerConnection
 
 from app.connection.frames import LOOK_DEEPER, OVERSIZED_HEAD_BYTES, Frames, FrameTooLarge
-from app.connection.socket import ConnectionEnded, ConnectionFailed, Socket
+from app.connection.socket import ConnectionEnded, ConnectionFailed, SendFailed, Socket
 from app.launch.redis_server import free_port
 from tests.support.websockets_served import (
     BINARY,
@@ -241,8 +241,8 @@ def test_however_the_bytes_are_cut_every_message_comes_out_once_in_order(
     pieces: list[bytes | None] = []
     for n, piece in enumerate(cut(stream, cuts)):
         pieces += [None, piece] if pauses[n % len(pauses)] else [piece]
-    frames = Frames(socket_of(pieces), True)
-    frames.max_bytes, frames.waits, frames.more = MAX_FRAME_BYTES, waits, more_of(pieces)
+    frames = Frames(socket_of(pieces), more_of(pieces), MAX_FRAME_BYTES)
+    frames.waits = waits
     joined, found = continuous_frame(False, True), []
     while len(found) < len(said):
         with suppress(WebSocketTimeoutException):
@@ -260,8 +260,8 @@ def test_however_the_bytes_are_cut_every_message_comes_out_once_in_order(
 def test_where_a_read_brings_one_record_of_many_all_are_read_as_soon_as_that_was_seen() -> None:
     many: list[bytes | None] = [frame(TEXT, b"%d" % n) for n in range(10)]
     pieces = [*many[:4], None, *many[4:6], None, *many[6:]]
-    frames = Frames(socket_of(pieces), True)
-    frames.max_bytes, frames.waits, frames.more = MAX_FRAME_BYTES, False, more_of(pieces)
+    frames = Frames(socket_of(pieces), more_of(pieces), MAX_FRAME_BYTES)
+    frames.waits = False
     assert frames.whole() == [b"0", b"1", b"2", b"3"]
     assert frames.whole() == [b"4", b"5"]
     assert frames.whole() == [b"6", b"7", b"8", b"9"]
@@ -276,8 +276,8 @@ def test_where_a_read_brings_all_there_is_it_is_seldom_asked_for_more() -> None:
         asked.append(size)
         return b""
 
-    frames = Frames(lambda size: frame(TEXT, b"one"), True)
-    frames.max_bytes, frames.waits, frames.more = MAX_FRAME_BYTES, False, more
+    frames = Frames(lambda size: frame(TEXT, b"one"), more, MAX_FRAME_BYTES)
+    frames.waits = False
     assert [frames.whole() for _ in range(LOOK_DEEPER + 1)] == [[b"one"]] * (LOOK_DEEPER + 1)
     assert len(asked) == 2
 
@@ -301,6 +301,46 @@ def test_what_was_sent_before_the_end_is_received_whole_though_the_end_is_there_
                 while not client.dry:
                     found += client.receive(0)
         assert found == [b"%d" % n for n in range(20)]
+
+
+def test_a_large_frame_that_comes_in_many_pieces_is_joined_once() -> None:
+    payload = bytes(range(256)) * 300
+    pieces: list[bytes | None] = []
+    for piece in cut(frame(BINARY, payload) + frame(TEXT, b"next"), [100]):
+        pieces += [piece, None]
+    frames = Frames(socket_of(pieces), more_of([]), MAX_FRAME_BYTES)
+    frames.waits, found, joins = False, [], 0
+    while not found:
+        ahead = frames._ahead
+        with suppress(WebSocketTimeoutException):
+            found = frames.whole() or [frames.recv_frame().data]
+        joins += frames._ahead is not ahead
+    assert found == [payload] and joins <= 5
+    while len(found) < 2:
+        with suppress(WebSocketTimeoutException):
+            found += frames.whole()
+    assert found[1] == b"next"
+
+
+def test_what_had_come_before_a_send_failed_can_still_be_received(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = Event()
+
+    def script(wire: Wire) -> None:
+        wire.accept()
+        wire.send(frame(TEXT, b"one") + frame(TEXT, b"two"))
+        sent.set()
+        wire.until_closed()
+
+    def gone(frame: str) -> None:
+        raise BrokenPipeError("the peer is gone")
+
+    with wired(script) as url, connected(url) as client:
+        assert sent.wait(LONG_S) and not client.dry
+        select([client], [], [], LONG_S)
+        monkeypatch.setattr(client._ws, "send", gone)
+        with pytest.raises(SendFailed, match="the peer is gone"):
+            client.send("ping")
+        assert client.receive(0) == [b"one", b"two"]
 
 
 def test_without_waiting_what_is_there_is_received_and_dry_says_when_the_socket_is_to_be_asked_again() -> None:
