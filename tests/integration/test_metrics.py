@@ -145,6 +145,7 @@ def told(
     finally:
         redis.thaw()
     asked(lambda: total(metrics(), "messages_dropped_total") > 0, "refused events are counted")
+    asked(lambda: "degraded_reason" in get("/health").json(), "the streams have said so, too")
     refused = get("/health").json()
     asked(lambda: total(metrics(), "spool_bytes") == 0, "the spool is empty again")
 
