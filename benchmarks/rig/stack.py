@@ -167,7 +167,8 @@ class Stack:
         for entry in self.wiring.ledger.segments(OPEN, SEALING, SEALED):
             path = self.wiring.settings.storage.segments_path / entry.path
             with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
-                for table in ("orderbooks", "trades"):
+                made = connection.execute("SELECT name FROM sqlite_schema WHERE name IN ('orderbooks', 'trades')")
+                for (table,) in made.fetchall():  # none where the file has just been made
                     rows += connection.execute(f"SELECT coalesce(max(id), 0) FROM {table}").fetchone()[0]
             connection.close()
         return rows
