@@ -25,8 +25,6 @@ COUNTED_RECORDS = 50_000
 _RECORD = struct.Struct(">II")
 #: A file is closed and a new one begun at this size, so that delivered bytes leave the disk while others wait.
 FILE_BYTES = 8 * 1024 * 1024
-
-
 #: What the spools of a host hold together is looked up so often; what this process appends meanwhile is added.
 LOOK_S = 1.0
 

@@ -85,20 +85,21 @@ class Reader:
         return place.answer.result()
 
     def _run(self, heard: socket.socket) -> None:
-        with heard, selectors.DefaultSelector() as selector:
-            selector.register(heard, selectors.EVENT_READ)
-            round_ = _Round(selector, self._now_s)
-            try:
+        places: dict[_Place, None] = {}
+        try:
+            with heard, selectors.DefaultSelector() as selector:
+                selector.register(heard, selectors.EVENT_READ)
+                round_ = _Round(selector, places, self._now_s)
                 while self._arrived(round_):
                     round_.go(heard)
-            except BaseException as error:  # a reader that dies must not leave anybody waiting
-                with self._lock:
-                    self._end()
-                    left = [*round_.places, *self._new]
-                    self._new.clear()
-                for place in left:
-                    place.answer.set_exception(error)
-                raise
+        except BaseException as error:  # a reader that dies, or cannot begin, must not leave anybody waiting
+            with self._lock:
+                self._end()
+                left = [*places, *self._new]
+                self._new.clear()
+            for place in left:
+                place.answer.set_exception(error)
+            raise
 
     def _arrived(self, round_: _Round) -> bool:
         """Take in who came; False when there is nobody left, and this thread is to end."""
@@ -118,9 +119,10 @@ class Reader:
 class _Round:
     """Everybody is asked once whether there is something to do."""
 
-    def __init__(self, selector: selectors.BaseSelector, monotonic_s: Callable[[], float]) -> None:
-        self._selector, self._now_s = selector, monotonic_s
-        self.places: dict[_Place, None] = {}
+    def __init__(
+        self, selector: selectors.BaseSelector, places: dict[_Place, None], monotonic_s: Callable[[], float]
+    ) -> None:
+        self._selector, self.places, self._now_s = selector, places, monotonic_s
         #: Have read what they have not looked at. Are left alone.
         self._more: dict[_Place, None] = {}
         self._alone: dict[_Place, None] = {}

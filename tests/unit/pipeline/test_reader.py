@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import selectors
 import socket
 import threading
 import time
@@ -193,6 +194,26 @@ def test_a_reader_that_dies_leaves_nobody_waiting(reader: Reader, monkeypatch: p
     with pytest.raises(SystemExit):
         reading(reader, Line()).result(LONG_S)
     died[0].join(LONG_S)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_reader_that_cannot_begin_says_so_and_the_next_one_reads(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused() -> selectors.BaseSelector:
+        died.append(threading.current_thread())
+        raise OSError(24, "Too many open files")
+
+    died: list[threading.Thread] = []
+    with monkeypatch.context() as short:
+        short.setattr("app.pipeline.reader.selectors.DefaultSelector", refused)
+        with pytest.raises(OSError, match="Too many open files"):
+            reading(reader, Line()).result(LONG_S)
+    died[0].join(LONG_S)
+    line = Line()
+    end = reading(reader, line)
+    line.peer.send(b"end")
+    assert end.result(LONG_S) == Close("end", "")
 
 
 def test_a_connection_is_read_in_the_context_of_its_task(reader: Reader) -> None:
