@@ -17,19 +17,29 @@ from rig.stack import Cpu, Load, Stack, cpu_s
 #: Seconds of frames: growth that is none, and what may wait anywhere. A flush comes every 5 s and takes as long.
 FLUSH_S, WAITS_S = 2, 15
 #: Connections -> the first rate that is tried; the next one is lower by DOWN. Below LEAST nothing is looked for.
-FIRST = {1: 48_000, 20: 48_000, 200: 40_000}
-DOWN, LEAST = 0.85, 2_000
+FIRST = {1: 54_000, 20: 58_000, 200: 28_000}
+DOWN, LEAST = 0.9, 2_000
+#: A ladder measures nothing before the load has come as far as segments; after so long it shows whether what waits grows.
+COMES_S, SHOWS_S = 10, 30
 
 
-def sustained(stack: Stack, rate: float, seconds: float) -> dict[str, Any]:
-    """Load `stack` for `seconds`; what came of it. `kept`: nothing was refused, and nothing waited longer at the end.
+def grown(waiting: list[int]) -> int:
+    """By how much more frames waited at all times of the last third than at any time of the first."""
+    third = max(1, len(waiting) // 3)
+    return min(waiting[-third:]) - max(waiting[:third])
 
-    Over as soon as it is clear that it was not kept: something was refused, the venue owes a second of frames, or frames
-    wait too long (kernel buffers of 200 sockets hide seconds of them from everybody else).
+
+def sustained(stack: Stack, rate: float, seconds: float, comes_s: float = 3) -> dict[str, Any]:
+    """Load `stack` for `seconds`, once it was for `comes_s`; what came of it.
+
+    `kept`: nothing was refused, and nothing waited longer at the end.
+
+    Over as soon as it is clear that it was not kept: something was refused, the venue owes a second of frames, frames wait
+    too long (kernel buffers of 200 sockets hide seconds of them from everybody else), or longer and longer.
     """
     before_refused, began_sent = stack.refused(), stack.load.last["sent"]
     stack.load.rate(rate)
-    time.sleep(3)
+    time.sleep(comes_s)
     cpu, began_s, sent = Cpu(stack.pids()), time.monotonic(), stack.load.last["sent"]
     owed, waiting = [], []
     while time.monotonic() - began_s < seconds:
@@ -38,15 +48,16 @@ def sustained(stack: Stack, rate: float, seconds: float) -> dict[str, Any]:
         waiting.append(stack.load.last["sent"] - stack.stored())  # in sockets, memory queues and lists
         if stack.refused() > before_refused or max(owed) >= rate or waiting[-1] > rate * WAITS_S:
             break
+        if time.monotonic() - began_s > SHOWS_S and grown(waiting) >= rate * FLUSH_S:
+            break
     took_s = time.monotonic() - began_s
     cores, sent = cpu.cores(), stack.load.last["sent"] - sent
     third = max(1, len(waiting) // 3)
-    grown = min(waiting[-third:]) - max(waiting[:third])
     kept = (
         stack.refused() == before_refused
         and max(owed) < rate
         and sent > 0.95 * rate * took_s
-        and grown < rate * FLUSH_S
+        and grown(waiting) < rate * FLUSH_S
         and max(waiting) <= rate * WAITS_S
     )
     return {
@@ -66,7 +77,7 @@ def settle(stack: Stack) -> None:
 def largest(stack: Stack, rate: float, seconds: float, say: bool) -> dict[str, Any]:
     """The first rate of a ladder down from `rate` that is kept for `seconds`."""
     while True:
-        tried = sustained(stack, rate, seconds)
+        tried = sustained(stack, rate, seconds, COMES_S)
         if say:
             print("  ", json.dumps(tried), file=sys.stderr)
         settle(stack)
@@ -137,7 +148,7 @@ def main() -> None:
     """A table for people on stderr, one JSON object on stdout."""
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("--connections", type=int, nargs="*", default=[1, 20, 200])
-    words.add_argument("--first", type=float, help="the rate that is tried first; each next one is lower by a seventh")
+    words.add_argument("--first", type=float, help="the rate that is tried first; each next one is lower by a tenth")
     words.add_argument("--secs", type=float, default=60, help="how long the rate that is told must have been kept")
     words.add_argument(
         "--set", nargs="*", default=["websocket.cpu_pin=0"], help="settings; --set without any: as they come"
