@@ -79,9 +79,8 @@ def fill(wiring: Wiring, feed: str, rows: int) -> None:
 def subject(directory: Path) -> None:
     """The archive, as its task runs it; says rows, seconds and the peak of memory. What is imported once is not measured,
     here and there."""
+    import app.pipeline.archive  # noqa: F401, I001 - before Arrow: says which allocator it takes
     import pyarrow.parquet  # noqa: F401
-
-    import app.pipeline.archive  # noqa: F401
 
     wiring = wired(directory)
     (entry,) = wiring.ledger.segments(SEALED)
@@ -95,10 +94,9 @@ def subject(directory: Path) -> None:
 
 def floor(directory: Path) -> None:
     """Select, arrays, ParquetWriter with the archive's own options; nothing else."""
+    from app.objects.parquet import CHUNK_ROWS, COLUMNS, schema  # noqa: I001 - before Arrow, as above
     import pyarrow as pa
     import pyarrow.parquet as pq
-
-    from app.objects.parquet import CHUNK_ROWS, COLUMNS, schema
 
     wiring = wired(directory)
     (entry,) = wiring.ledger.segments(SEALED)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -24,6 +25,11 @@ from app.objects.disk import fsync_directory, make_directories
 
 if TYPE_CHECKING:
     import pyarrow as pa  # type: ignore[import-untyped]
+
+# Read by Arrow when it is first used. Its own choice keeps 20 MiB more of what was given back, and a pool that is chosen
+# later is not that of its Parquet writer (docs/performance.md). Elsewhere a build may come without it.
+if sys.platform == "linux":
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")
 
 #: exchange_sequence_id, timestamp_collector, timestamp_exchange, data, epoch. The rest is constant in a file.
 Row = tuple[str, int, int | None, str, str]
@@ -85,15 +91,6 @@ def schema() -> pa.Schema:
     return pa.schema([pa.field(name, getattr(pa, kind)(), nullable) for name, kind, nullable in COLUMNS])
 
 
-@cache
-def _choose_pool() -> None:
-    """Arrow's jemalloc, where it has one: its own choice keeps 10 MiB more of what was given back (docs/performance.md)."""
-    import pyarrow as pa
-
-    if "jemalloc" in pa.supported_memory_backends():
-        pa.set_memory_pool(pa.jemalloc_memory_pool())
-
-
 def version() -> str:
     """Version of pyarrow, for the manifest."""
     import pyarrow as pa
@@ -120,7 +117,6 @@ def write(
     """
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-    _choose_pool()
     make_directories(path.parent)
     for leftover in path.parent.glob(f".{escape(path.name)}.*.tmp"):
         leftover.unlink(missing_ok=True)

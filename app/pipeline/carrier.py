@@ -24,18 +24,27 @@ T = TypeVar("T")
 IDLE_S = 0.25
 #: Between deliveries spools are drained and leases kept, stream by stream, for so long together.
 MOMENT_S = 0.1
-#: A round takes one part in so many of the time from its beginning to the next one's, which is this at most: a processor
-#: that is short is for reading first, and larger batches cost everybody less.
+#: Rounds take one part in so many of the time from the beginning of one to the next one's, which is this at most: a
+#: processor that is short is for reading first, and larger batches cost everybody less.
 SHARE, LONGEST_S = 4, 1.0
+#: Whether it is short is judged by about so many rounds: one that took long delays no batch of the next.
+ROUNDS = 16
 #: A flush is asked for so often at most.
 NUDGE_S = 1.0
 #: What is pushed in one question to Redis.
 PUSH_BYTES = 1024 * 1024
 
 
-def spacing_s(interval_s: float, took_s: float) -> float:
-    """Seconds from the beginning of a round that took `took_s` to the next one's."""
-    return max(interval_s, min(SHARE * took_s, LONGEST_S))
+class Spacing:
+    """How long it is from the beginning of one round to the next one's."""
+
+    def __init__(self, interval_s: float) -> None:
+        self._interval_s, self._took_s = interval_s, 0.0
+
+    def after_s(self, took_s: float) -> float:
+        """Seconds, now that one more round took `took_s`."""
+        self._took_s += (took_s - self._took_s) / ROUNDS
+        return max(self._interval_s, min(SHARE * self._took_s, LONGEST_S))
 
 
 class _Place(NamedTuple):
@@ -68,7 +77,7 @@ class Carrier:
     ) -> None:
         self.bell, self.silence = Bell(), Silence()
         self._push_all = push_all
-        self._interval_s, self._now_s = interval_s, monotonic_s
+        self._spacing, self._now_s = Spacing(interval_s), monotonic_s
         self._lock = threading.Lock()
         self._places: deque[_Place] = deque()
         self._new: deque[_Place] = deque()
@@ -134,7 +143,8 @@ class Carrier:
             busy = any([place.busy() for place in self._places])
             self.bell.idle = not busy
             self._look_after()
-            self._round_s = began_s + (spacing_s(self._interval_s, self._now_s() - began_s) if busy else IDLE_S)
+            spacing_s = self._spacing.after_s(self._now_s() - began_s)
+            self._round_s = began_s + (spacing_s if busy else IDLE_S)
         else:
             self._deliver([place for place in self._places if place.sender.pressing])
             self._look_after()

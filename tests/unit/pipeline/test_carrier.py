@@ -15,7 +15,7 @@ from app.buffer.spool import Bound, Spool
 from app.codec import BatchCodec
 from app.errors import BufferFull, BufferSilent, BufferUnavailable
 from app.model import Batch, Event
-from app.pipeline.carrier import NUDGE_S, Carrier, spacing_s
+from app.pipeline.carrier import NUDGE_S, Carrier, Spacing
 from app.pipeline.outbox import Allowance, Epoch, Lane, Outbox
 from app.pipeline.sender import Sender
 from tests.support.rig import Rig
@@ -118,9 +118,20 @@ def test_what_comes_first_leaves_at_once_and_what_follows_waits_for_the_round_or
     assert site.numbers("a") == [[1], [2, 3, 4], [5]]
 
 
-@pytest.mark.parametrize(("took_s", "spacing"), [(0.0, 0.05), (0.01, 0.05), (0.1, 0.4), (5.0, 1.0)])
-def test_a_long_round_is_followed_by_a_longer_pause(took_s: float, spacing: float) -> None:
-    assert spacing_s(0.05, took_s) == spacing
+@pytest.mark.parametrize(("took_s", "after_s"), [(0.0, 0.05), (0.01, 0.05), (0.1, 0.4), (5.0, 1.0)])
+def test_where_rounds_take_long_they_come_less_often(took_s: float, after_s: float) -> None:
+    spacing = Spacing(0.05)
+    for _ in range(200):
+        seen_s = spacing.after_s(took_s)
+    assert seen_s == pytest.approx(after_s, abs=0.001)
+
+
+def test_one_round_that_takes_long_hardly_delays_the_next() -> None:
+    spacing = Spacing(0.05)
+    for _ in range(200):
+        assert spacing.after_s(0.01) == 0.05
+    assert spacing.after_s(0.1) < 0.07
+    assert [spacing.after_s(0.01) for _ in range(16)][-1] == 0.05
 
 
 def test_redis_that_does_not_answer_one_stream_is_asked_by_none_and_all_batches_are_kept_on_disk(
