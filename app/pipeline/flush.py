@@ -1,4 +1,4 @@
-"""Redis -> the open segment: claim the head, insert, commit, and only then acknowledge.
+"""Redis -> the open segment: claim the heads of lists, insert, commit, and only then acknowledge.
 
 A crash at any point is harmless: before the commit the claim is still in Redis; between commit and acknowledgement the
 claim comes again and its ranges say that it is stored (a replay). Two flushers at once can only do work twice.
@@ -7,7 +7,8 @@ claim comes again and its ranges say that it is stored (a replay). Two flushers 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from pathlib import Path
@@ -27,7 +28,8 @@ from app.store.ledger import OPEN, SEALED, SEALING, Ledger, SegmentEntry
 from app.store.segment import SealedSegment, Segment, relative_path
 from app.store.tallies import Counts
 
-CLAIM_BATCHES = 200
+#: What is stored in one transaction, of several lists together.
+CLAIM_BATCHES = 500
 CLAIM_BYTES = 8 * 1024 * 1024
 
 
@@ -45,6 +47,19 @@ class FlushReport:
     def as_dict(self) -> dict[str, object]:
         return {"segment": self.segment, "batches": self.batches, **vars(self.counts), "failed": self.failed,
                 "sealed": self.sealed}  # fmt: skip
+
+
+@dataclass
+class _Run:
+    """What one run writes into, and what it has still to take."""
+
+    segment: Segment
+    entry: SegmentEntry
+    previous: SealedSegment | None
+    report: FlushReport
+    #: Stream -> batches.
+    pending: dict[str, int]
+    known: KnownRanges = field(default_factory=KnownRanges)
 
 
 class Flush:
@@ -84,9 +99,9 @@ class Flush:
         segment, entry, previous = self._open()
         report.segment = entry.number
         with segment.held():
-            self._fill(
-                segment, entry, previous, report, lambda: self._now_s() - started_s > (deadline_s or inf), keep_going
-            )
+            pending = {depth.stream: depth.batches for depth in self._buffer.depths()}
+            run = _Run(segment, entry, previous, report, pending)
+            self._fill(run, lambda: self._now_s() - started_s > (deadline_s or inf), keep_going)
         if report.batches:
             c = report.counts
             telemetry.flush_committed(
@@ -100,78 +115,74 @@ class Flush:
             )
         return report
 
-    def _fill(
-        self,
-        segment: Segment,
-        entry: SegmentEntry,
-        previous: SealedSegment | None,
-        report: FlushReport,
-        late: Callable[[], bool],
-        keep_going: Callable[[], bool],
-    ) -> None:
-        """Claims of every list in turn, until what was there has been taken."""
-        known = KnownRanges()
-        pending = {depth.stream: depth.batches for depth in self._buffer.depths()}
-        while pending and keep_going():
-            for stream in list(pending):
-                if not keep_going():
+    def _fill(self, run: _Run, late: Callable[[], bool], keep_going: Callable[[], bool]) -> None:
+        """Claims, each of as many lists as fit, all lists in turn, until what was there has been taken."""
+        try:
+            while run.pending and keep_going():
+                waiting = deque(run.pending)
+                while waiting and keep_going():
+                    self._claim(run, self._heads(waiting))
+                if late():
                     break
-                try:
-                    taken = self._claim(stream, segment, entry, previous, known, report)
-                    pending[stream] -= taken
-                    if not taken or pending[stream] <= 0:
-                        del pending[stream]
-                except SegmentSealed:
-                    return  # another flusher turned it over: the next run finds the new one
-                except Interrupted:
-                    pending.clear()  # a store was asked for twins: the claim stays where it is
-                    break
-                except DBAPIError as error:
-                    kind = classify(error)
-                    telemetry.flush_failed(stream, kind, error)
-                    report.failed[stream] = kind
-                    del pending[stream]
-                    known = KnownRanges()
-                except BufferUnavailable:
-                    raise
-                except Exception as error:  # noqa: BLE001 - whatever one stream brings, the others are flushed
-                    kind = "store" if isinstance(error, StoreError) else type(error).__name__
-                    telemetry.flush_failed(stream, kind, error)
-                    report.failed[stream] = kind
-                    del pending[stream]
-                    known = KnownRanges()
-            if late():
-                break
+        except SegmentSealed:
+            return  # another flusher turned it over: the next run finds the new one
+        except Interrupted:
+            return  # a store was asked for twins: the claim stays where it is
 
-    def _claim(
-        self,
-        stream: str,
-        segment: Segment,
-        entry: SegmentEntry,
-        previous: SealedSegment | None,
-        known: KnownRanges,
-        report: FlushReport,
-    ) -> int:
-        """Store and acknowledge the head of one list.
+    def _heads(self, waiting: deque[str]) -> dict[str, list[bytes]]:
+        """One claim: the heads of the next lists, which are taken off `waiting`."""
+        claim: dict[str, list[bytes]] = {}
+        batches = size = 0
+        while waiting and batches < CLAIM_BATCHES and size < CLAIM_BYTES:
+            stream = waiting.popleft()
+            claim[stream] = self._buffer.head(stream, CLAIM_BATCHES - batches, CLAIM_BYTES - size)
+            batches += len(claim[stream])
+            size += sum(map(len, claim[stream]))
+        return claim
 
-        Returns the number of batches; 0 when the list was empty, or somebody else acknowledged them meanwhile.
+    def _claim(self, run: _Run, claim: Mapping[str, list[bytes]]) -> None:
+        """Store and acknowledge a claim; where that fails each list for itself: whatever one brings, the others are flushed.
+
+        Raises: BufferUnavailable, SegmentSealed, Interrupted.
         """
-        elements = self._buffer.head(stream, CLAIM_BATCHES, CLAIM_BYTES)
-        if not elements:
-            return 0
-        batches = [self._decoded(stream, element) for element in elements]
-        self._load(known, {batch.epoch for batch in batches})
-        twins = self._twins(batches, entry, previous)
-        self._step("flush.before_commit")
-        outcomes, begun_s = Outcomes(), self._now_s()
-        counts = segment.store(batches, known, twins, outcomes)
-        self._count(counts, outcomes, self._now_s() - begun_s)
-        self._step("flush.after_commit")
-        removed = self._buffer.acknowledge(stream, elements)
-        self._step("flush.after_acknowledge")
-        report.batches += len(batches)
-        report.counts.add(counts)
-        return len(elements) if removed == len(elements) else 0
+        try:
+            self._store(run, claim)
+        except (BufferUnavailable, SegmentSealed, Interrupted):
+            raise
+        except Exception as error:  # noqa: BLE001 - see above
+            run.known = KnownRanges()
+            if len(claim) > 1:
+                for stream in [stream for stream in claim if stream in run.pending]:
+                    self._claim(run, {stream: claim[stream]})
+                return
+            (stream,) = claim
+            kind = classify(error) if isinstance(error, DBAPIError) else type(error).__name__
+            kind = "store" if isinstance(error, StoreError) else kind
+            telemetry.flush_failed(stream, kind, error)
+            run.report.failed[stream] = kind
+            del run.pending[stream]
+
+    def _store(self, run: _Run, claim: Mapping[str, list[bytes]]) -> None:
+        """All of a claim in one transaction, then each list acknowledged; lists with nothing left are pending no more."""
+        batches = [self._decoded(stream, element) for stream, elements in claim.items() for element in elements]
+        if batches:
+            self._load(run.known, {batch.epoch for batch in batches})
+            twins = self._twins(batches, run.entry, run.previous)
+            self._step("flush.before_commit")
+            outcomes, begun_s = Outcomes(), self._now_s()
+            counts = run.segment.store(batches, run.known, twins, outcomes)
+            self._count(counts, outcomes, self._now_s() - begun_s)
+            self._step("flush.after_commit")
+            run.report.batches += len(batches)
+            run.report.counts.add(counts)
+        for stream, elements in claim.items():
+            run.pending[stream] -= len(elements)
+            if elements:
+                removed = self._buffer.acknowledge(stream, elements)
+                self._step("flush.after_acknowledge")
+            # Nothing was there, or somebody else acknowledged it meanwhile.
+            if not elements or removed < len(elements) or run.pending[stream] <= 0:
+                del run.pending[stream]
 
     def _count(self, counts: Counts, outcomes: Outcomes, seconds: float) -> None:
         """What a commit did: one that is rolled back counts nothing."""

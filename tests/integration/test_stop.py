@@ -134,7 +134,10 @@ def waiting(rig: Rig, streams: int, events: int = 10) -> None:
         assert wiring.buffer.push(name, codec.encode(made.batch(1, units, epoch=epoch, stream=name)))
 
 
-def test_a_flush_ends_before_its_next_claim_and_not_after_a_round_of_all_lists(rig: Rig) -> None:
+def test_a_flush_ends_before_its_next_claim_and_not_after_a_round_of_all_lists(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.pipeline.flush.CLAIM_BATCHES", 1)
     waiting(rig, 5)
     stop = threading.Event()
     wiring = rig.wiring(step=lambda name: stop.set() if name == "flush.after_commit" else None)
