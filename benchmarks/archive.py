@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sqlite3
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -128,30 +130,51 @@ def _peak_mib() -> float:
     return round(int(line.split()[1]) / 1024, 1)
 
 
-def measure(feed: str, rows: int) -> dict[str, Any]:
-    """Floor and subject of the same segment, one after the other."""
+def installed(directory: Path, redis_url: str) -> None:
+    """Its settings; data as it is there."""
+    (directory / "settings.toml").write_text(
+        f'[database]\npath = "{directory}/data/collector.db"\n[archive]\ndeadline_secs = 3600\n'
+        f'[redis]\nurl = "{redis_url}"\ntimeout_secs = 10\n'
+        '[[markets]]\nexchange = "binance"\nsymbols = ["btcusdt"]\n'
+    )
+
+
+def measure(feed: str, rows: int, rounds: int) -> dict[str, Any]:
+    """Floor and subject of the same segment, in turns, on a copy each time: medians, and the highest peaks."""
+    told: dict[str, list[dict[str, float]]] = {"floor": [], "subject": []}
     with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
+        filled = Path(name, "filled")
+        filled.mkdir()
         redis = redis_server.RedisServer(
-            redis_server.find(os.environ), directory / "redis", redis_server.free_port(), directory / "redis.log"
+            redis_server.find(os.environ), Path(name, "redis"), redis_server.free_port(), Path(name, "redis.log")
         )
         try:
-            (directory / "settings.toml").write_text(
-                f'[database]\npath = "{directory}/data/collector.db"\n[archive]\ndeadline_secs = 3600\n'
-                f'[redis]\nurl = "{redis.url}"\ntimeout_secs = 10\n'
-                '[[markets]]\nexchange = "binance"\nsymbols = ["btcusdt"]\n'
-            )
-            fill(wired(directory), feed, rows)
-            told = {}
-            for part in ("floor", "subject"):
-                command = [sys.executable, __file__, "--part", part, str(directory)]
-                told[part] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+            installed(filled, redis.url)
+            fill(wired(filled), feed, rows)
+            for left in reversed(range(rounds)):
+                directory = Path(name, f"round-{left}")
+                if left:
+                    directory.mkdir()
+                    shutil.copytree(filled / "data", directory / "data")
+                else:
+                    filled.rename(directory)
+                installed(directory, redis.url)
+                os.sync()  # what was written until now is not to be waited for there
+                for part, found in told.items():
+                    command = [sys.executable, __file__, "--part", part, str(directory)]
+                    found.append(
+                        json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+                    )
+                shutil.rmtree(directory)
         finally:
             redis.stop()
-    bare, mine = (round(rows / told[part]["seconds"]) for part in ("floor", "subject"))
+    bare, mine = ([rows / one["seconds"] for one in told[part]] for part in ("floor", "subject"))
+    peak, floor_peak = (max(one["peak_mib"] for one in told[part]) for part in ("subject", "floor"))
     return {
-        "feed": feed, "rows": rows, "floor_rows_per_s": bare, "rows_per_s": mine, "ratio": round(mine / bare, 2),
-        "peak_mib": told["subject"]["peak_mib"], "floor_peak_mib": told["floor"]["peak_mib"],
+        "feed": feed, "rows": rows, "rounds": rounds, "floor_rows_per_s": round(statistics.median(bare)),
+        "rows_per_s": round(statistics.median(mine)),
+        "ratio": round(statistics.median(m / b for b, m in zip(bare, mine, strict=True)), 2),
+        "peak_mib": peak, "floor_peak_mib": floor_peak,
     }  # fmt: skip
 
 
@@ -161,13 +184,16 @@ def main() -> None:
     words.add_argument("--part", choices=["floor", "subject"], help=argparse.SUPPRESS)
     words.add_argument("directory", nargs="?", type=Path, help=argparse.SUPPRESS)
     words.add_argument("--rows", type=int, nargs="*", default=[100_000, 1_000_000])
+    words.add_argument(
+        "--rounds", type=int, default=3, help="floor and subject so many times in turns; the median is told"
+    )
     words.add_argument("--feeds", nargs="*", default=["orderbook", "trade"])
     given = words.parse_args()
     configure("ERROR")
     if given.part:
         {"floor": floor, "subject": subject}[given.part](given.directory)
         return
-    found = [measure(feed, rows) for feed in given.feeds for rows in given.rows]
+    found = [measure(feed, rows, given.rounds) for feed in given.feeds for rows in given.rows]
     print("feed            rows  floor rows/s  archive rows/s  ratio  peak MiB  floor's", file=sys.stderr)
     for one in found:
         print(
