@@ -46,7 +46,20 @@ UNASKED = re.compile(
     r"|requests\.exceptions\.\w+|pip_audit\._service\.interface\.(ConnectionError|ServiceError)"
 )
 
-COMMANDS = ["setup", "demo", "drill", "soak", "run", "live", "test", "test-exhaustive", "bench", "lint", "check", "lock"]
+COMMANDS = [
+    "setup",
+    "demo",
+    "drill",
+    "soak",
+    "run",
+    "live",
+    "test",
+    "test-exhaustive",
+    "bench",
+    "lint",
+    "check",
+    "lock",
+]
 
 USAGE = """usage: python3 dev.py COMMAND [arguments]
 
@@ -260,7 +273,19 @@ def become(command, environ):
 def lint(environ):
     ruff = [str(PYTHON), "-m", "ruff", "check", "."]
     mypy = [str(PYTHON), "-m", "mypy", "--strict", "app", "tasks"]
-    bandit = [str(PYTHON), "-m", "bandit", "-q", "-c", "pyproject.toml", "-r", "app", "tasks", "celeryconfig.py", "dev.py"]
+    bandit = [
+        str(PYTHON),
+        "-m",
+        "bandit",
+        "-q",
+        "-c",
+        "pyproject.toml",
+        "-r",
+        "app",
+        "tasks",
+        "celeryconfig.py",
+        "dev.py",
+    ]
     # All speak, also where the first finds something.
     return max([subprocess.call(command, cwd=ROOT, env=environ) for command in (ruff, mypy, bandit)])
 
@@ -270,9 +295,7 @@ def known_holes(environ):
     else 1 and which, or why it could not look."""
     command = [str(PYTHON), "-m", "pip_audit", "--disable-pip", "--require-hashes", "-r", LOCK.name]
     command += ["--format", "json", "--progress-spinner", "off", "--timeout", "10"]
-    asked = subprocess.run(
-        command, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, capture_output=True, check=False
-    )
+    asked = subprocess.run(command, cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     try:
         packages = json.loads(asked.stdout.decode("utf-8", "replace"))["dependencies"]
     except (ValueError, KeyError, TypeError):

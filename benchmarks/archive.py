@@ -131,10 +131,10 @@ def _peak_mib() -> float:
 
 
 def installed(directory: Path, redis_url: str) -> None:
-    """Its settings; data as it is there."""
+    """Its settings; data as it is there. A prefix of its own: to Redis copies are two hosts with the same data."""
     (directory / "settings.toml").write_text(
         f'[database]\npath = "{directory}/data/collector.db"\n[archive]\ndeadline_secs = 3600\n'
-        f'[redis]\nurl = "{redis_url}"\ntimeout_secs = 10\n'
+        f'[redis]\nurl = "{redis_url}"\nprefix = "{directory.name}"\ntimeout_secs = 10\n'
         '[[markets]]\nexchange = "binance"\nsymbols = ["btcusdt"]\n'
     )
 

@@ -17,7 +17,7 @@ from rig.stack import Cpu, Load, Stack, cpu_s
 #: Seconds of frames: growth that is none, and what may wait anywhere. A flush comes every 5 s and takes as long.
 FLUSH_S, WAITS_S = 2, 15
 #: Connections -> the first rate that is tried; the next one is lower by DOWN. Below LEAST nothing is looked for.
-FIRST = {1: 54_000, 20: 56_000, 200: 27_000}
+FIRST = {1: 48_000, 20: 50_000, 200: 26_000}
 DOWN, LEAST = 0.9, 2_000
 #: A ladder measures nothing before the load has come as far as segments; after so long it shows whether what waits grows.
 COMES_S, SHOWS_S = 10, 30

@@ -89,8 +89,9 @@ def insert(
         fresh = batch.events
         if replayed:
             fresh = tuple([e for e in fresh if not _within(e.symbol, e.feed, e.number, replayed)])
-        for feed in dict.fromkeys([event.feed for event in fresh]):
-            of_feed = [event for event in fresh if event.feed == feed]
+        feeds = dict.fromkeys([event.feed for event in fresh])
+        for feed in feeds:
+            of_feed = fresh if len(feeds) == 1 else [event for event in fresh if event.feed == feed]
             by_feed.setdefault((batch.exchange, feed), []).append((batch, of_feed))
         told = {
             loss for loss in batch.losses if known.is_lost(batch.epoch, loss.symbol, loss.feed, loss.first, loss.last)
@@ -203,15 +204,18 @@ def _spans(groups: Groups) -> list[tuple[tuple[str, str, int], int]]:
     spans: list[tuple[tuple[str, str, int], int]] = []
     open_spans: dict[tuple[str, str], list[int]] = {}
     for batch, events in groups:
-        epoch = batch.epoch
+        epoch, symbol, span = batch.epoch, "", None
         for event in events:
-            number, span = event.number, open_spans.get((epoch, event.symbol))
+            number = event.number
+            if event.symbol != symbol:  # mostly the one before's
+                symbol = event.symbol
+                span = open_spans.get((epoch, symbol))
             if span is not None and number == span[1] + 1:
                 span[1] = number
                 continue
             if span is not None:
-                spans.append(((epoch, event.symbol, span[0]), span[1] - span[0] + 1))
-            open_spans[epoch, event.symbol] = [number, number]
+                spans.append(((epoch, symbol, span[0]), span[1] - span[0] + 1))
+            span = open_spans[epoch, symbol] = [number, number]
     return spans + [((*key, first), last - first + 1) for key, (first, last) in open_spans.items()]
 
 
