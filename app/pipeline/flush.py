@@ -59,6 +59,7 @@ class _Run:
     report: FlushReport
     #: Stream -> batches.
     pending: dict[str, int]
+    keep_going: Callable[[], bool]
     known: KnownRanges = field(default_factory=KnownRanges)
 
 
@@ -100,8 +101,8 @@ class Flush:
         report.segment = entry.number
         with segment.held():
             pending = {depth.stream: depth.batches for depth in self._buffer.depths()}
-            run = _Run(segment, entry, previous, report, pending)
-            self._fill(run, lambda: self._now_s() - started_s > (deadline_s or inf), keep_going)
+            run = _Run(segment, entry, previous, report, pending, keep_going)
+            self._fill(run, lambda: self._now_s() - started_s > (deadline_s or inf))
         if report.batches:
             c = report.counts
             telemetry.flush_committed(
@@ -115,12 +116,12 @@ class Flush:
             )
         return report
 
-    def _fill(self, run: _Run, late: Callable[[], bool], keep_going: Callable[[], bool]) -> None:
+    def _fill(self, run: _Run, late: Callable[[], bool]) -> None:
         """Claims, each of as many lists as fit, all lists in turn, until what was there has been taken."""
         try:
-            while run.pending and keep_going():
+            while run.pending and run.keep_going():
                 waiting = deque(run.pending)
-                while waiting and keep_going():
+                while waiting and run.keep_going():
                     self._claim(run, self._heads(waiting))
                 if late():
                     break
@@ -153,7 +154,8 @@ class Flush:
             run.known = KnownRanges()
             if len(claim) > 1:
                 for stream in [stream for stream in claim if stream in run.pending]:
-                    self._claim(run, {stream: claim[stream]})
+                    if run.keep_going():  # each may have to wait for whoever holds the file
+                        self._claim(run, {stream: claim[stream]})
                 return
             (stream,) = claim
             kind = classify(error) if isinstance(error, DBAPIError) else type(error).__name__
@@ -176,10 +178,11 @@ class Flush:
             run.report.batches += len(batches)
             run.report.counts.add(counts)
         for stream, elements in claim.items():
-            run.pending[stream] -= len(elements)
+            removed = 0
             if elements:
                 removed = self._buffer.acknowledge(stream, elements)
                 self._step("flush.after_acknowledge")
+            run.pending[stream] -= removed
             # Nothing was there, or somebody else acknowledged it meanwhile.
             if not elements or removed < len(elements) or run.pending[stream] <= 0:
                 del run.pending[stream]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from app.codec import BatchCodec
@@ -105,3 +107,18 @@ def test_a_claim_that_fails_as_a_whole_is_stored_list_by_list(rig: Rig) -> None:
     assert (report.failed, report.counts.stored, report.counts.replays) == ({}, 16, 0)
     assert rig.wiring().buffer.depths() == []
     assert stored(rig) == wanted(2)
+
+
+def test_a_stop_is_heeded_between_the_lists_of_a_claim_that_failed(rig: Rig) -> None:
+    push(rig, 1)
+    faults, stop = [OSError("not now")], threading.Event()
+
+    def step(name: str) -> None:
+        if name == "flush.before_commit" and faults:
+            raise faults.pop()
+        if name == "flush.after_commit":
+            stop.set()
+
+    report = rig.wiring(step=step).flush().run(keep_going=lambda: not stop.is_set())
+    assert (report.failed, report.counts.stored, len(rig.wiring().buffer.depths())) == ({}, 2, 3)
+    assert stored(rig) == wanted(1)
